@@ -43,7 +43,7 @@ class InnerRecord(Struct, frozen=True, kw_only=True):
     """A record written by reki's own stages: unknown fields pass, so that versions can be mixed during an upgrade."""
 
 
-class ItemEvent(EdgeRecord):
+class ItemEvent(EdgeRecord, frozen=True, kw_only=True):
     """A new or changed item, or its removal."""
 
     item: Id
@@ -58,7 +58,7 @@ class ItemEvent(EdgeRecord):
             raise ValueError("an item needs a title, unless `removed` is true")
 
 
-class InteractionEvent(EdgeRecord):
+class InteractionEvent(EdgeRecord, frozen=True, kw_only=True):
     """One thing that a user did with an item. ``ranking`` names the ranking that showed it, if one did."""
 
     user: Id
@@ -75,7 +75,7 @@ class InteractionEvent(EdgeRecord):
             raise ValueError("`value` must be a finite number")
 
 
-class HistoryEntry(InnerRecord):
+class HistoryEntry(InnerRecord, frozen=True, kw_only=True):
     """One line of a user's history, with what a prompt needs of the item. ``liked`` is None where the action does not say."""
 
     item: Id
@@ -87,7 +87,7 @@ class HistoryEntry(InnerRecord):
     attributes: dict[str, tuple[str, ...]] = {}
 
 
-class KnowledgeRequest(InnerRecord):
+class KnowledgeRequest(InnerRecord, frozen=True, kw_only=True):
     """One subject needs knowledge. Self-contained: an extract worker needs no other state to answer it."""
 
     subject: SubjectId
@@ -101,7 +101,7 @@ class KnowledgeRequest(InnerRecord):
     history: tuple[HistoryEntry, ...] = ()
 
 
-class Knowledge(InnerRecord):
+class Knowledge(InnerRecord, frozen=True, kw_only=True):
     """What a language model (or, labelled as such, the subject's own attributes) says of one subject, factor by factor.
 
     ``source_hash`` is the hash of what it was made from (`extractor.planning.content_hash`); empty where not known.
@@ -123,7 +123,7 @@ class Knowledge(InnerRecord):
     tokens_out: int | None = None
 
 
-class EncodedKnowledge(InnerRecord):
+class EncodedKnowledge(InnerRecord, frozen=True, kw_only=True):
     """The encoder's vector of one subject's knowledge, (d_text,). It does not depend on a model version."""
 
     subject: SubjectId
@@ -135,7 +135,7 @@ class EncodedKnowledge(InnerRecord):
     text_hash: str
 
 
-class AugmentedVector(InnerRecord):
+class AugmentedVector(InnerRecord, frozen=True, kw_only=True):
     """HEIN's output for one subject, (d_aug,), by one model version: the ranker's prestored vector."""
 
     subject: SubjectId
@@ -146,7 +146,7 @@ class AugmentedVector(InnerRecord):
     trigger_ms: Ms
 
 
-class RankRequest(EdgeRecord):
+class RankRequest(EdgeRecord, frozen=True, kw_only=True):
     """Please rank these candidates for this user. ``request`` becomes the ranking's id: the same request twice is one ranking."""
 
     request: Id
@@ -157,7 +157,7 @@ class RankRequest(EdgeRecord):
     context: Annotated[dict[Word, Word], Meta(max_length=32)] = {}
 
 
-class ScoredItem(InnerRecord):
+class ScoredItem(InnerRecord, frozen=True, kw_only=True):
     """One ranked item. ``tier`` and ``knowledge_age_ms`` are None where the default vector stood in (``default_vector``)."""
 
     item: Id
@@ -168,21 +168,21 @@ class ScoredItem(InnerRecord):
     unknown_item: bool = False
 
 
-class HistoryItem(InnerRecord):
+class HistoryItem(InnerRecord, frozen=True, kw_only=True):
     """An item of a user's history as the model saw it. ``liked`` is None where the action did not say."""
 
     item: Id
     liked: bool | None = None
 
 
-class FeatureSnapshot(InnerRecord):
+class FeatureSnapshot(InnerRecord, frozen=True, kw_only=True):
     """The user side as the ranker saw it when it ranked, so that training cannot see what came later."""
 
     history: tuple[HistoryItem, ...] = ()
     user_vector: bytes | None = None
 
 
-class Ranking(InnerRecord):
+class Ranking(InnerRecord, frozen=True, kw_only=True):
     """The answer to a `RankRequest`: at most k items, best first, from one model version and step."""
 
     ranking: Id
@@ -199,7 +199,7 @@ class Ranking(InnerRecord):
     snapshot: FeatureSnapshot = FeatureSnapshot()
 
 
-class LabelledItem(InnerRecord):
+class LabelledItem(InnerRecord, frozen=True, kw_only=True):
     """One item of a ranking with what the user did: ``label`` 1.0 liked or clicked, 0.0 not. ``position`` counts from 0."""
 
     item: Id
@@ -208,7 +208,7 @@ class LabelledItem(InnerRecord):
     position: int
 
 
-class Impression(InnerRecord):
+class Impression(InnerRecord, frozen=True, kw_only=True):
     """One ranking with its labels, once its window has closed: a training sample and a test sample."""
 
     ranking: Id
@@ -220,9 +220,10 @@ class Impression(InnerRecord):
     snapshot: FeatureSnapshot
 
 
-class ModelManifest(InnerRecord):
+class ModelManifest(InnerRecord, frozen=True, kw_only=True):
     """One published state of a model. ``step`` counts online updates inside a version; files are relative to the checkpoint folder.
 
+    ``sha256`` is of ``weights`` (the CRM), ``hein_sha256`` of the version's HEIN, empty where there is none.
     trained: weights exist, augmented vectors do not all yet. ready: every subject known at that time has its row in ``collection``.
     """
 
@@ -238,10 +239,11 @@ class ModelManifest(InnerRecord):
     d_aug: int
     created_ms: Ms
     n_samples: int = 0
+    hein_sha256: str = ""
     metrics: dict[str, float] = {}
 
 
-class DeadLetter(InnerRecord):
+class DeadLetter(InnerRecord, frozen=True, kw_only=True):
     """A record that could not be used, as it was, with the reason and where it came from."""
 
     topic: str

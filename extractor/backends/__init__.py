@@ -1,0 +1,1 @@
+"""The ways to make knowledge: each module is one implementation of `contracts.ports.KnowledgeBackend`."""

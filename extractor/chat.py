@@ -1,0 +1,94 @@
+"""The chat-completion format, both ways: one place for what is sent live and what stands in batch files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from contracts.records import Knowledge
+from contracts.subjects import split_subject
+from extractor.answers import RejectedAnswerError, parse_answer
+from extractor.prompts import Prompt, prompt_version
+from extractor.scenario import Scenario
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the server counted them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class ChatReply(msgspec.Struct):
+    """What reki reads of a chat completion; everything else in it is ignored."""
+
+    choices: list[_Choice]
+    model: str = ""
+    usage: Usage | None = None
+
+
+def read_reply(raw: bytes | msgspec.Raw) -> ChatReply:
+    """The reply in a response's body.
+
+    Raises:
+        RejectedAnswerError: The body is no chat completion.
+    """
+    try:
+        return msgspec.json.decode(raw, type=ChatReply)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RejectedAnswerError("wrong shape", f"a response that is no chat completion ({error})") from error
+
+
+def request_body(prompt: Prompt, *, model: str, max_tokens: int) -> dict[str, Any]:
+    """The body of a request: structured output by JSON schema, as little chance as the server allows."""
+    return {
+        "model": model,
+        "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "knowledge", "strict": True, "schema": prompt.schema}},
+        "max_completion_tokens": max_tokens,
+        "temperature": 0,
+    }
+
+
+def knowledge_of(
+    reply: ChatReply, scenario: Scenario, *, subject: str, as_of_ms: int, trigger_ms: int, source_hash: str, backend: str
+) -> Knowledge:
+    """The knowledge in a reply: its answer parsed and checked, its tokens counted.
+
+    Raises:
+        RejectedAnswerError: As `parse_answer` does, or there is no answer in the reply.
+    """
+    if not reply.choices:
+        raise RejectedAnswerError("wrong shape", "a reply without choices")
+    choice = reply.choices[0]
+    if choice.message.refusal:
+        raise RejectedAnswerError("refusal", repr(choice.message.refusal[:120]))
+    kind, _ = split_subject(subject)
+    factors, summary = parse_answer(scenario, choice.message.content or "", choice.finish_reason or "", kind=kind)
+    usage = reply.usage or Usage()
+    return Knowledge(
+        subject=subject,
+        factors=factors,
+        summary=summary,
+        tier="individual",
+        backend=backend,
+        scenario=scenario.name,
+        prompt_version=prompt_version(scenario),
+        model=reply.model,
+        as_of_ms=as_of_ms,
+        trigger_ms=trigger_ms,
+        source_hash=source_hash,
+        tokens_in=usage.prompt_tokens,
+        tokens_out=usage.completion_tokens,
+    )

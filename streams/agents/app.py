@@ -1,0 +1,53 @@
+"""Makes faust apps. One app a role, so that roles can be grouped into processes in any way without moving their groups or tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+from faust.types import TopicT
+
+from contracts.settings import Settings
+from contracts.topics import Topic
+from streams.topics import group, topic_name
+
+
+def faust_app(settings: Settings, role: str) -> faust.App:
+    """An app for one role. Not started; declares no topic (`reki topics create` does that).
+
+    At-least-once: faust's exactly-once processed nothing on a real broker (docs/architecture.md), so every write is idempotent.
+    """
+    datadir = settings.home / "faust" / role
+    datadir.mkdir(parents=True, exist_ok=True)
+    brokers = [f"kafka://{address.strip()}" for address in settings.bootstrap_servers.split(",")]
+    return faust.App(
+        group(settings, role),
+        broker=brokers,
+        store="memory://",
+        key_serializer="raw",  # bytes in, bytes out, in tables and their recovery too: decoding is ours (`streams.edge`)
+        value_serializer="raw",
+        datadir=str(datadir),
+        web_enabled=False,
+        topic_partitions=settings.kafka.partitions,
+        topic_disable_leader=True,
+        topic_replication_factor=settings.kafka.replication,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        stream_wait_empty=False,
+        table_standby_replicas=0,  # a table is in its changelog and in one worker's memory; a standby would hold it twice
+        broker_max_poll_records=2000,
+        broker_session_timeout=30.0,
+        broker_request_timeout=60.0,
+    )
+
+
+def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT[Any]:
+    """A topic to read, as bytes: decoding is ours (`streams.edge`)."""
+    return app.topic(
+        topic_name(settings, topic),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        allow_empty=True,
+    )

@@ -1,0 +1,85 @@
+"""Where records enter a stage: decode, or dead-letter with the reason and go on. The partition never stops for a bad record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from contracts.codec import Record, decode
+from contracts.errors import RecordError
+from contracts.records import DeadLetter
+from contracts.topics import Topic
+from streams.publisher import KafkaPublisher, wall_ms
+
+log = logging.getLogger(__name__)
+
+RECORDS_IN = Counter("reki_records_in", "records read by a role", ["role", "topic"])
+DEAD_LETTERS = Counter("reki_dead_letters", "records that a role could not use", ["role", "topic"])
+_KEPT_BYTES = 500_000  # of a record that is kept in a dead letter: two of them and base64 stay below Kafka's message limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRecord:
+    """A message as Kafka gave it. ``at_ms`` is the broker's wall clock."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A record that fits its schema (None for a tombstone), with the message it came in."""
+
+    record: Record | None
+    raw: RawRecord
+
+    @property
+    def key(self) -> str:
+        """The message's key as text."""
+        return (self.raw.key or b"").decode("utf-8", "replace")
+
+
+def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -> list[Admitted]:
+    """The messages that fit their schema, in order; the others are sent to dead-letters (flush before committing)."""
+    now_ms = wall_ms()
+    admitted: list[Admitted] = []
+    for message in messages:
+        RECORDS_IN.labels(role, message.topic.name).inc()
+        if message.value is None:
+            if message.topic.kept == "compacted":
+                admitted.append(Admitted(record=None, raw=message))
+            else:
+                dead_letter(role, message, "got an empty value; wanted a record; mend the producer", publisher)
+            continue
+        try:
+            record = decode(message.topic, message.value, as_type=message.topic.record, now_ms=now_ms)
+        except RecordError as error:
+            dead_letter(role, message, str(error), publisher)
+        else:
+            admitted.append(Admitted(record=record, raw=message))
+    return admitted
+
+
+def dead_letter(role: str, message: RawRecord, reason: str, publisher: KafkaPublisher) -> None:
+    """Put one message into the dead letters, as it was (its first 500,000 bytes), with where it came from and why."""
+    DEAD_LETTERS.labels(role, message.topic.name).inc()
+    log.warning("dead letter: %s[%d]@%d: %s", message.topic.name, message.partition, message.offset, reason[:500])
+    publisher.dead_letter(
+        DeadLetter(
+            topic=message.topic.name,
+            partition=message.partition,
+            offset=message.offset,
+            stage=role,
+            reason=reason[:2000],
+            at_ms=wall_ms(),
+            key=message.key[:1000] if message.key is not None else None,
+            value=message.value[:_KEPT_BYTES] if message.value is not None else None,
+        )
+    )

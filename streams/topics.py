@@ -1,0 +1,135 @@
+"""Topics on a broker: their names, their creation with the right partitions and retention, and how far a group is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from contracts.errors import UnavailableError
+from contracts.settings import Settings
+from contracts.topics import MODELS, TOPICS, Topic
+
+_HOUR_MS = 3600 * 1000
+
+
+def topic_name(settings: Settings, topic: Topic) -> str:
+    """The topic's name on the broker, with the prefix of the settings."""
+    return f"{settings.kafka.prefix}{topic.name}"
+
+
+def group(settings: Settings, role: str) -> str:
+    """The consumer group (and faust app id) of a role."""
+    return f"{settings.kafka.prefix}reki-{role}"
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[Any]:
+    """An admin client of the broker in force.
+
+    Raises:
+        UnavailableError: The broker does not answer.
+    """
+    try:
+        client = KafkaAdminClient(
+            bootstrap_servers=settings.bootstrap_servers, bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000)
+        )
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    try:
+        yield client
+    except TopicAlreadyExistsError:
+        raise
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    finally:
+        client.close()
+
+
+def unavailable(settings: Settings, error: Exception) -> UnavailableError:
+    """The one message for a broker that does not answer."""
+    return UnavailableError(
+        f"no answer from the broker at {settings.bootstrap_servers} ({type(error).__name__}: {error})",
+        wanted="a Kafka broker",
+        todo="start one with `reki up`, or set kafka.bootstrap_servers",
+    )
+
+
+def create_topics(settings: Settings) -> list[str]:
+    """Create what is missing; returns the names created. A topic that exists is left as it is."""
+    created: list[str] = []
+    with admin(settings) as client:
+        existing = set(client.list_topics())
+        for topic in TOPICS:
+            name = topic_name(settings, topic)
+            if name in existing:
+                continue
+            spec = {
+                "num_partitions": 1 if topic is MODELS else settings.kafka.partitions,
+                "replication_factor": settings.kafka.replication,
+                "configs": _configs(topic, settings),
+            }
+            try:
+                client.create_topics({name: spec}, wait_for_metadata=True)
+            except TopicAlreadyExistsError:
+                continue  # another process was faster
+            created.append(name)
+    return created
+
+
+def _configs(topic: Topic, settings: Settings) -> dict[str, str]:
+    match topic.kept:
+        case "compacted":
+            return {"cleanup.policy": "compact"}
+        case "by time":
+            return {"retention.ms": str(settings.kafka.retention_hours * _HOUR_MS)}
+        case "long":
+            return {"retention.ms": "-1"}
+
+
+def missing_topics(settings: Settings) -> list[str]:
+    """Names of topics that are not there yet."""
+    with admin(settings) as client:
+        existing = set(client.list_topics())
+    return [name for topic in TOPICS if (name := topic_name(settings, topic)) not in existing]
+
+
+def end_offsets(settings: Settings, topics: tuple[Topic, ...]) -> dict[Any, int]:
+    """The next offset of every partition of some topics, by TopicPartition."""
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=settings.bootstrap_servers, bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000)
+        )
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    try:
+        partitions = [
+            TopicPartition(topic_name(settings, topic), partition)
+            for topic in topics
+            for partition in sorted(consumer.partitions_for_topic(topic_name(settings, topic)) or ())
+        ]
+        return dict(consumer.end_offsets(partitions)) if partitions else {}
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    finally:
+        consumer.close()
+
+
+def n_records(settings: Settings, topic: Topic) -> int:
+    """Records ever written to a topic (compaction does not lower it)."""
+    return sum(end_offsets(settings, (topic,)).values())
+
+
+def lag(settings: Settings, role: str, topics: tuple[Topic, ...]) -> dict[str, int]:
+    """Records of each topic that a role has not yet committed as done."""
+    with admin(settings) as client:
+        committed = client.list_group_offsets(group(settings, role)).get(group(settings, role), {})
+    ends = end_offsets(settings, topics)
+    behind = {topic.name: 0 for topic in topics}
+    for partition, end in ends.items():
+        done = committed[partition].offset if partition in committed else 0
+        behind[partition.topic.removeprefix(settings.kafka.prefix)] += max(0, end - max(0, done))
+    return behind
