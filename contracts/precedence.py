@@ -10,9 +10,7 @@ from contracts.subjects import split_subject
 TIER_RANK: Final[dict[Tier, int]] = {"attributes": 0, "collective": 1, "individual": 2}
 
 
-def supersedes(
-    subject: str, new: tuple[Tier, int, str], old: tuple[Tier, int, str] | None
-) -> bool:
+def supersedes(subject: str, new: tuple[Tier, int, str], old: tuple[Tier, int, str] | None) -> bool:
     """Whether ``new`` replaces ``old``; both are (tier, as_of_ms, source_hash or "").
 
     An item whose content changed: the newer content wins, whatever its tier. Otherwise the better tier wins, then the newer one;

@@ -133,6 +133,7 @@ class EncodedKnowledge(InnerRecord, frozen=True, kw_only=True):
     as_of_ms: Ms
     trigger_ms: Ms
     text_hash: str
+    source_hash: str = ""
 
 
 class AugmentedVector(InnerRecord, frozen=True, kw_only=True):
@@ -144,6 +145,7 @@ class AugmentedVector(InnerRecord, frozen=True, kw_only=True):
     tier: Tier
     as_of_ms: Ms
     trigger_ms: Ms
+    source_hash: str = ""
 
 
 class RankRequest(EdgeRecord, frozen=True, kw_only=True):
@@ -221,9 +223,11 @@ class Impression(InnerRecord, frozen=True, kw_only=True):
 
 
 class ModelManifest(InnerRecord, frozen=True, kw_only=True):
-    """One published state of a model. ``step`` counts online updates inside a version; files are relative to the checkpoint folder.
+    """One published state of a model. ``step`` counts online updates in a version; files are relative to the checkpoint folder.
 
-    ``sha256`` is of ``weights`` (the CRM), ``hein_sha256`` of the version's HEIN, empty where there is none.
+    ``sha256`` is of ``weights`` (the CRM), ``hein_sha256`` of the version's HEIN (empty where there is none), ``trained_sha256`` of the
+    CRM of step 0, which the frozen twin is loaded from.
+
     trained: weights exist, augmented vectors do not all yet. ready: every subject known at that time has its row in ``collection``.
     """
 
@@ -240,6 +244,7 @@ class ModelManifest(InnerRecord, frozen=True, kw_only=True):
     created_ms: Ms
     n_samples: int = 0
     hein_sha256: str = ""
+    trained_sha256: str = ""
     metrics: dict[str, float] = {}
 
 

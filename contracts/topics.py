@@ -22,18 +22,19 @@ class Topic:
     kept: Kept
     wire: Wire = "json"
 
+    @property
+    def tombstones(self) -> bool:
+        """Whether an empty value means that the key is gone. `encodings` keeps its past for point-in-time training, and still tells."""
+        return self.kept == "compacted" or self.name == "encodings"
+
 
 ITEMS: Final = Topic(name="items", key="item", record=records.ItemEvent, kept="compacted")
 INTERACTIONS: Final = Topic(name="interactions", key="user", record=records.InteractionEvent, kept="by time")
 REQUESTS: Final = Topic(name="knowledge-requests", key="subject", record=records.KnowledgeRequest, kept="by time")
 IMPORTED: Final = Topic(name="imported-knowledge", key="subject", record=records.Knowledge, kept="compacted")
 KNOWLEDGE: Final = Topic(name="knowledge", key="subject", record=records.Knowledge, kept="compacted")
-ENCODINGS: Final = Topic(
-    name="encodings", key="subject", record=records.EncodedKnowledge, kept="by time", wire="msgpack"
-)
-VECTORS: Final = Topic(
-    name="vectors", key="subject", record=records.AugmentedVector, kept="compacted", wire="msgpack"
-)
+ENCODINGS: Final = Topic(name="encodings", key="subject", record=records.EncodedKnowledge, kept="by time", wire="msgpack")
+VECTORS: Final = Topic(name="vectors", key="subject", record=records.AugmentedVector, kept="compacted", wire="msgpack")
 RANK_REQUESTS: Final = Topic(name="rank-requests", key="user", record=records.RankRequest, kept="by time")
 RANKINGS: Final = Topic(name="rankings", key="user", record=records.Ranking, kept="by time")
 IMPRESSIONS: Final = Topic(name="impressions", key="user", record=records.Impression, kept="by time")

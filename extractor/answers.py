@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from contracts.errors import AnswerError
-from contracts.subjects import Kind
 from extractor.plain_text import plain_text
-from extractor.scenario import Scenario
+
+if TYPE_CHECKING:
+    from contracts.subjects import Kind
+    from extractor.scenario import Scenario
 
 MIN_FACTORS: Final = 3  # with fewer, an answer says too little to be worth a vector
 MAX_FACTOR_CHARS: Final = 400
 MAX_SUMMARY_CHARS: Final = 600
 MAX_ANSWER_CHARS: Final = 20_000
+MAX_QUOTED_CHARS: Final = 200  # of somebody else's words in a message of ours
 
 Rejection = Literal["cut off", "refusal", "invalid JSON", "wrong shape", "too few factors", "too long", "server refused"]
 
 _REFUSALS: Final = re.compile(
-    r"^\W*(?:i['’]?m (?:very |so |really )?sorry|i am (?:very |so |really )?sorry|sorry, (?:but )?i|i apologi[sz]e"
-    r"|i(?:['’]m| am) (?:unable|not able)|(?:i|we) (?:can(?:no|['’])?t|won['’]t|will not) (?:help|assist|provide|answer|comply|fulfil|generate|create|do|write|determine|find|give|describe)"
-    r"|as an? (?:ai|artificial|large language|language) )",
-    re.IGNORECASE,
+    r"""^\W*(
+      i (['\u2019]?m | \ am) (\ very | \ so | \ really)? \ sorry | sorry, (\ but)? \ i | i\ apologi[sz]e
+    | i (['\u2019]m | \ am) \ (unable | not\ able)
+    | (i | we) \ (can (no | ['\u2019])? t | won['\u2019]t | will\ not)
+      \ (help | assist | provide | answer | comply | fulfil | generate | create | do | write | determine | find | give | describe)
+    | as\ an? \ (ai | artificial | large\ language | language) \b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _NOTHING: Final = frozenset(
     {"", "-", "n/a", "na", "none", "null", "unknown", "not known", "not stated", "not applicable", "unspecified"}
@@ -34,7 +41,7 @@ class RejectedAnswerError(AnswerError):
 
     def __init__(self, reason: Rejection, got: str) -> None:
         super().__init__(
-            f"{reason}: {got}",
+            f"{reason}: {got[:MAX_QUOTED_CHARS]!r}",
             wanted="one JSON object with the scenario's factors and a summary",
             todo="nothing: the subject's own attributes stand in; many of these mean the model does not fit",
         )
@@ -99,4 +106,4 @@ def _checked(value: str, limit: int) -> str:
 
 
 def _reject(reason: Rejection, got: str) -> NoReturn:
-    raise RejectedAnswerError(reason, repr(got[:120]))
+    raise RejectedAnswerError(reason, got)

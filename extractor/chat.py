@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from contracts.records import Knowledge
+from contracts.records import Knowledge, KnowledgeRequest
 from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError, parse_answer
 from extractor.prompts import Prompt, prompt_version
-from extractor.scenario import Scenario
+
+if TYPE_CHECKING:
+    from extractor.scenario import Scenario
 
 
 class _Message(msgspec.Struct):
@@ -61,9 +64,24 @@ def request_body(prompt: Prompt, *, model: str, max_tokens: int) -> dict[str, An
     }
 
 
-def knowledge_of(
-    reply: ChatReply, scenario: Scenario, *, subject: str, as_of_ms: int, trigger_ms: int, source_hash: str, backend: str
-) -> Knowledge:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Whom a question was about, and what was known then: what goes from the request into the knowledge."""
+
+    subject: str
+    as_of_ms: int
+    source_hash: str
+    trigger_ms: int = 0
+
+    @classmethod
+    def of(cls, request: KnowledgeRequest) -> Asked:
+        """What a request says of itself."""
+        return cls(
+            subject=request.subject, as_of_ms=request.as_of_ms, source_hash=request.source_hash, trigger_ms=request.trigger_ms
+        )
+
+
+def knowledge_of(reply: ChatReply, scenario: Scenario, asked: Asked, *, backend: str) -> Knowledge:
     """The knowledge in a reply: its answer parsed and checked, its tokens counted.
 
     Raises:
@@ -73,12 +91,12 @@ def knowledge_of(
         raise RejectedAnswerError("wrong shape", "a reply without choices")
     choice = reply.choices[0]
     if choice.message.refusal:
-        raise RejectedAnswerError("refusal", repr(choice.message.refusal[:120]))
-    kind, _ = split_subject(subject)
+        raise RejectedAnswerError("refusal", choice.message.refusal)
+    kind, _ = split_subject(asked.subject)
     factors, summary = parse_answer(scenario, choice.message.content or "", choice.finish_reason or "", kind=kind)
     usage = reply.usage or Usage()
     return Knowledge(
-        subject=subject,
+        subject=asked.subject,
         factors=factors,
         summary=summary,
         tier="individual",
@@ -86,9 +104,9 @@ def knowledge_of(
         scenario=scenario.name,
         prompt_version=prompt_version(scenario),
         model=reply.model,
-        as_of_ms=as_of_ms,
-        trigger_ms=trigger_ms,
-        source_hash=source_hash,
+        as_of_ms=asked.as_of_ms,
+        trigger_ms=asked.trigger_ms,
+        source_hash=asked.source_hash,
         tokens_in=usage.prompt_tokens,
         tokens_out=usage.completion_tokens,
     )

@@ -14,7 +14,7 @@ from typing import Final
 _HIDDEN_ELEMENTS: Final = re.compile(r"<(script|style)\b.{0,4000}?</\1\s*>|<!--.{0,4000}?-->", re.IGNORECASE | re.DOTALL)
 _TAGS: Final = re.compile(r"</?[a-zA-Z!][^<>]{0,2000}>")
 _TEMPLATE_TOKENS: Final = re.compile(r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]", re.IGNORECASE)
-_ANGLES: Final = str.maketrans({"<": "‹", ">": "›"})
+_ANGLES: Final = str.maketrans({"<": "\u2039", ">": "\u203a"})
 _DROPPED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # control, format (zero-width, bidi, tags), surrogate, ...
 _MAX_GROWTH: Final = 4  # markup may be this many times longer than what it leaves; more is cut before any pattern runs
 

@@ -1,4 +1,6 @@
-"""What one ranking is computed with, frozen: weights and vectors of one version. Swapped by one assignment, so no request mixes versions.
+"""What one ranking is computed with, frozen: weights and vectors of one version.
+
+Swapped by one assignment, so no request mixes versions.
 
 Threads: `install` and `swap_step` from one writer; `current` from any thread, once per request.
 """

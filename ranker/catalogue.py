@@ -76,7 +76,7 @@ class Catalogue:
                 self._drop(self._by_age[0][1])
 
     def use(self, config: FeatureConfig) -> None:
-        """Hash every item again where a model with other table sizes takes over; nothing to do where they are the same. Any thread."""
+        """Hash every item again where a model has other table sizes; nothing to do where they are the same. Any thread."""
         if config == self.config:
             return
         with self._lock:

@@ -47,7 +47,7 @@ def version_folder(version: int) -> str:
     return f"v{version:04d}"
 
 
-def save_version(
+def save_version(  # noqa: PLR0913 - the fields of a manifest, by keyword
     folder: Path,
     joint: JointModel,
     *,
@@ -110,7 +110,7 @@ def save_version(
     return manifest
 
 
-def save_step(
+def save_step(  # noqa: PLR0913 - the fields of a manifest that a step changes, by keyword
     folder: Path,
     crm: CRM,
     before: ModelManifest,
@@ -138,6 +138,12 @@ def save_step(
     for old in [number for number in steps if 0 < number <= step][:-keep]:
         (home / _step_file(old)).unlink(missing_ok=True)
     return manifest
+
+
+def as_trained(manifest: ModelManifest) -> ModelManifest:
+    """The manifest of step 0 of the same version: what the frozen twin, and a trainer that starts, load."""
+    weights = f"{version_folder(manifest.version)}/{_step_file(0)}"
+    return msgspec.structs.replace(manifest, step=0, weights=weights, sha256=manifest.trained_sha256)
 
 
 def load_crm(folder: Path, manifest: ModelManifest) -> CRM:
@@ -211,8 +217,13 @@ def _save_crm(folder: Path, crm: CRM, manifest: ModelManifest) -> ModelManifest:
     content = _to_bytes(crm, "crm", asdict(crm.config))
     weights = f"{version_folder(manifest.version)}/{_step_file(manifest.step)}"
     write_atomically(folder / weights, content)
+    sha256 = hashlib.sha256(content).hexdigest()
     manifest = msgspec.structs.replace(
-        manifest, weights=weights, sha256=hashlib.sha256(content).hexdigest(), created_ms=time.time_ns() // 1_000_000
+        manifest,
+        weights=weights,
+        sha256=sha256,
+        trained_sha256=sha256 if manifest.step == 0 else manifest.trained_sha256,
+        created_ms=time.time_ns() // 1_000_000,
     )
     write_manifest(folder, manifest)
     return manifest

@@ -121,27 +121,16 @@ class JointModel(nn.Module):
             item_rows: (B,) rows of ``matrix``, 0 where the item has no knowledge.
             matrix: (N, d_text) encoder vectors; row 0 stands for missing and is never read.
         """
-        if self.hein is None:
-            logits: Tensor = self.crm(features)  # (B,)
-            return logits
-        users = self._augment(user_rows, matrix, "user")  # (B, d_aug)
-        items = self._augment(item_rows, matrix, "item")  # (B, d_aug)
-        logits = self.crm(features, users, items)  # (B,)
+        users = None if self.hein is None else _augment(self.hein, user_rows, matrix, "user")  # (B, d_aug)
+        items = None if self.hein is None else _augment(self.hein, item_rows, matrix, "item")  # (B, d_aug)
+        logits: Tensor = self.crm(features, users, items)  # (B,)
         return logits
-
-    def _augment(self, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:
-        assert self.hein is not None
-        distinct, inverse = torch.unique(rows, return_inverse=True)  # (R,), (B,)
-        augmented = self.hein(matrix[distinct], stream) * (distinct != 0).unsqueeze(1)  # (R, d_aug), zeros where missing
-        return augmented[inverse]  # (B, d_aug)
 
 
 def build_optimizers(module: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Adam, lazy for the tables: only rows of the batch move, so a step costs the same for a table of any size."""
     sparse = {
-        id(table.weight)
-        for table in module.modules()
-        if isinstance(table, nn.Embedding | nn.EmbeddingBag) and table.sparse
+        id(table.weight) for table in module.modules() if isinstance(table, nn.Embedding | nn.EmbeddingBag) and table.sparse
     }
     tables: Iterable[nn.Parameter] = [p for p in module.parameters() if id(p) in sparse]
     others: Iterable[nn.Parameter] = [p for p in module.parameters() if id(p) not in sparse]
@@ -149,3 +138,9 @@ def build_optimizers(module: nn.Module, learning_rate: float) -> list[torch.opti
         torch.optim.SparseAdam(tables, lr=learning_rate),
         torch.optim.Adam(others, lr=learning_rate),
     ]
+
+
+def _augment(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:
+    distinct, inverse = torch.unique(rows, return_inverse=True)  # (R,), (B,)
+    augmented: Tensor = hein(matrix[distinct], stream) * (distinct != 0).unsqueeze(1)  # (R, d_aug), zeros where missing
+    return augmented[inverse]  # (B, d_aug)

@@ -1,8 +1,9 @@
 """What a ranking model reads: ids and attributes as hashed buckets, in tensors of one shape for training and for serving.
 
-There is no vocabulary. Users and items arrive on a stream, so a table of known ids would be out of date with the first event; here
-an unseen id hashes to a bucket like any other and the same id gets the same bucket in every process, for ever. The price is that two ids may
-share a row (6,040 users in 65,535 buckets: about one in twenty does). Tables that grow, with admission and expiry, are later work.
+There is no vocabulary. Users and items arrive on a stream, so a table of known ids would be out of date with the first event;
+here an unseen id hashes to a bucket like any other and the same id gets the same bucket in every process, for ever. The price is
+that two ids may share a row (of 6,040 users in 65,535 buckets about one in eleven does). Tables that grow, with admission and
+expiry, are later work.
 
 Shapes: B candidates or samples, U users (B in training, 1 in a ranking), H history, A attributes per item.
 """
@@ -67,7 +68,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ItemFeatures:
-    """An item as the model reads it, hashed once: its bucket and the buckets of its attribute values, (A,), 0 where there are fewer."""
+    """An item as the model reads it, hashed once: its bucket and those of its attribute values, (A,), 0 where there are fewer."""
 
     item: int
     attributes: Buckets

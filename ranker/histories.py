@@ -1,7 +1,7 @@
 """What every user did lately, as the ranking model reads it: a bounded window per user, a bound on users.
 
-A user's window is a set cut to its newest entries under one total order, so that neither the order in which events arrive nor a redelivery
-changes it: replaying the interactions topic from any earlier offset rebuilds the same state.
+A user's window is a set cut to its newest entries under one total order, so that neither the order in which events arrive nor a
+redelivery changes it: replaying the interactions topic from any earlier offset rebuilds the same state.
 
 Threads: `learn_many` from one writer; `of`, `knows`, `some_users` from any thread (a lock is held for one user at a time).
 """

@@ -1,27 +1,30 @@
-"""Rankings x interactions -> labelled impressions: what closes the loop. One `ImpressionJoiner` per partition, fed in offset order.
+"""Rankings x interactions -> labelled impressions: what closes the loop.
+
+One `ImpressionJoiner` per partition, fed in offset order.
 
 What an impression says is a function of the two logs alone, not of how they were interleaved:
 
-* An interaction counts for the ranking it names if it is by the ranking's user, on one of its items, less than ``window_ms`` after it
-  (clocks may differ by ``lateness_ms``), and stands in the interactions log before that log's own watermark (the highest event
-  time so far, less ``lateness_ms``) reached the window's end. Others are late, and counted.
+* An interaction counts for the ranking it names if it is by the ranking's user, on one of its items, less than ``window_ms``
+  after it (clocks may differ by ``lateness_ms``), and stands in the interactions log before that log's own watermark (the
+  highest event time so far, less ``lateness_ms``) reached the window's end. Others are late, and counted.
 * A ranking closes when that watermark reaches its window's end, or with the interaction that labels its last unlabelled item.
-* A ranking counts if it stands in the rankings log before that log's watermark reached its window's end; the first of an id counts.
+* A ranking counts if it stands in the rankings log before that log's watermark reached its window's end. Of several with one id
+  (and so one time: they answer one request) the first counts.
 
-`low_watermarks` names offsets from which a new joiner comes to the same impressions. A watermark is a maximum over the past, so not every
-offset will do: only records higher than all before them, from which the maximum is the true one again (`_Highs`).
+`low_watermarks` names offsets from which a new joiner comes to the same impressions. A watermark is a maximum over the past, so
+not every offset will do: only records higher than all before them, from which the maximum is the true one again (`_Log`).
 
-Two things depend on more than the logs, and are counted: `advance` (wall-clock time for an idle partition), and the bound ``max_open``, beyond
-which the oldest ranking closes early and the oldest interactions without a ranking are dropped.
+Two things depend on more than the logs, and are counted: `advance` (wall-clock time for an idle partition), and the bound
+``max_open``, beyond which the oldest ranking closes early and the oldest interactions without a ranking are dropped.
 
 Threads: one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -48,11 +51,11 @@ class JoinCounts:
     dropped: int = 0  # interactions waiting for their ranking, by the bound
 
 
-class _Highs:
+class _Log:
     """One log's progress: next offset, highest event time, and the records that were higher than all before them."""
 
-    def __init__(self) -> None:
-        self.next_offset = 0
+    def __init__(self, next_offset: int) -> None:
+        self.next_offset = next_offset
         self.max_ms = _NEVER
         self._highs: list[int] = []  # offsets, ascending
 
@@ -65,21 +68,24 @@ class _Highs:
                 self._highs = self._highs[::2]
 
     def resume_at(self, needed: int) -> int:
-        """The last record at or before ``needed`` from which the maximum comes out the same; forgets those before it."""
+        """The last offset at or before ``needed`` from which the maximum comes out the same."""
         at = bisect_right(self._highs, needed)
-        if at == 0:
-            return min(needed, self.next_offset)
-        self._highs = self._highs[at - 1 :]
-        return self._highs[0]
+        return self._highs[at - 1] if at else needed
+
+    def forget_before(self, offset: int) -> None:
+        self._highs = self._highs[bisect_left(self._highs, offset) :]
 
 
-@dataclass(slots=True)
-class _Open:
+@dataclass(slots=True, eq=False)
+class _Joining:
+    """A ranking and the labels of its items so far."""
+
     offset: int
     ranking: Ranking
     end_ms: int
-    labels: dict[str, float | None] = field(default_factory=dict)
-    unlabelled: int = 0
+    labels: dict[str, float | None]
+    unlabelled: int
+    last_offset: int  # where this id was seen last: as long as that is read again, the first must be too
     needs: int | None = None  # offset of the first interaction that set a label
     closed: bool = False
     returned: bool = False
@@ -101,11 +107,14 @@ class _Open:
         )
 
 
-@dataclass(slots=True)
-class _Waiting:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrived:
+    """An interaction that names a ranking, with the watermark of its log before it."""
+
     offset: int
     event: InteractionEvent
-    watermark_ms: int  # of the interactions log before it
+    ranking: str
+    watermark_ms: int
 
 
 class ImpressionJoiner:
@@ -115,88 +124,189 @@ class ImpressionJoiner:
         window_ms: Event time after a ranking in which interactions count.
         lateness_ms: Event time by which records of one log may arrive out of order.
         max_open: Bound on open rankings, and on interactions that wait for theirs.
+        start: Offsets (rankings, interactions) of the first records that will come: what `low_watermarks` said, or 0.
     """
 
-    def __init__(self, window_ms: int, lateness_ms: int, max_open: int) -> None:
+    def __init__(self, window_ms: int, lateness_ms: int, max_open: int, start: tuple[int, int] = (0, 0)) -> None:
         self.counts = JoinCounts()
         self._window_ms = window_ms
         self._lateness_ms = lateness_ms
         self._max_open = max_open
-        self._rankings_log = _Highs()
-        self._interactions_log = _Highs()
-        self._rankings: dict[str, _Open] = {}  # in offset order; closed ones until nothing can name them again
+        self._rankings_log, self._interactions_log = _Log(start[0]), _Log(start[1])
+        self._rankings: OrderedDict[str, _Joining] = OrderedDict()  # by offset; closed ones too, until no copy can come
+        self._ends: list[tuple[int, int, str]] = []  # heap of (end_ms, offset, ranking) of the open ones
         self._n_open = 0
-        self._ends: list[tuple[int, int, str]] = []  # heap of (end_ms, offset, ranking)
-        self._waiting: dict[str, list[_Waiting]] = {}  # by a ranking that is not here yet
-        self._waiting_order: deque[tuple[int, str]] = deque()  # (offset, ranking), oldest first
-        self._ready: list[_Open] = []
-        self._idle_watermark_ms = _NEVER
+        self._waiting: OrderedDict[int, _Arrived] = OrderedDict()  # by offset; their ranking is not here yet
+        self._waiting_for: dict[str, list[int]] = {}
+        self._ready: list[_Joining] = []
+
+    @property
+    def n_open(self) -> int:
+        """Rankings whose window is open."""
+        return self._n_open
+
+    @property
+    def n_waiting(self) -> int:
+        """Interactions that wait for their ranking."""
+        return len(self._waiting)
 
     def add_ranking(self, offset: int, ranking: Ranking) -> None:
         """The next record of the rankings log; an offset that was already seen has no effect."""
         log = self._rankings_log
         if offset < log.next_offset:
             return
-        late = self._watermark(log) >= ranking.event_ms + self._window_ms or ranking.ranking in self._rankings
+        end_ms = ranking.event_ms + self._window_ms
+        late = self._watermark(log) >= end_ms
         log.move(offset, ranking.event_ms)
-        if late or not ranking.items:
-            self.counts.late_rankings += late
+        known = self._rankings.get(ranking.ranking)
+        if known is not None:
+            known.last_offset = offset
+        if late or known is not None:
+            self.counts.late_rankings += 1
             return
-        opened = _Open(offset=offset, ranking=ranking, end_ms=ranking.event_ms + self._window_ms)
-        opened.labels = {scored.item: None for scored in ranking.items}
-        opened.unlabelled = len(opened.labels)
+        if not ranking.items:
+            return
+        labels: dict[str, float | None] = dict.fromkeys(scored.item for scored in ranking.items)
+        opened = _Joining(
+            offset=offset, ranking=ranking, end_ms=end_ms, labels=labels, unlabelled=len(labels), last_offset=offset
+        )
         self._rankings[ranking.ranking] = opened
         self._n_open += 1
-        heappush(self._ends, (opened.end_ms, offset, ranking.ranking))
-        for waiting in self._waiting.pop(ranking.ranking, ()):
-            self._label(opened, waiting)
-        self._keep_bounds()
+        heappush(self._ends, (end_ms, offset, ranking.ranking))
+        for at in self._waiting_for.pop(ranking.ranking, ()):
+            self._label(opened, self._waiting.pop(at))
+        self._keep_rankings_bounded()
 
     def add_interaction(self, offset: int, event: InteractionEvent) -> None:
         """The next record of the interactions log; an offset that was already seen has no effect."""
         log = self._interactions_log
         if offset < log.next_offset:
             return
-        arrived = _Waiting(offset=offset, event=event, watermark_ms=self._watermark(log))
+        watermark_ms = self._watermark(log)
         log.move(offset, event.event_ms)
         if event.ranking is None or liked(event.action, event.value) is None:
             return
+        arrived = _Arrived(offset, event, event.ranking, watermark_ms)
         known = self._rankings.get(event.ranking)
         if known is not None:
             self._label(known, arrived)
-        elif self._could_still_come(event):
-            self._waiting.setdefault(event.ranking, []).append(arrived)
-            self._waiting_order.append((offset, event.ranking))
-            self._keep_bounds()
+        elif self._ranking_may_come(event):
+            self._waiting[offset] = arrived
+            self._waiting_for.setdefault(event.ranking, []).append(offset)
+            if len(self._waiting) > self._max_open:
+                self._stop_waiting()
+                self.counts.dropped += 1
         else:
-            self.counts.late_interactions += 1
+            self.counts.unmatched += 1
 
     def advance(self, wall_idle_ms: int) -> None:
-        """Let wall-clock time pass: both logs are read to their ends, and nothing came for ``wall_idle_ms``."""
+        """Let wall-clock time pass: both logs are read to their ends, and nothing came for ``wall_idle_ms``.
+
+        Closes rankings whose window would be over had event time gone on at the pace of the wall clock.
+        """
         newest_ms = max(self._rankings_log.max_ms, self._interactions_log.max_ms)
-        if newest_ms != _NEVER:
-            self._idle_watermark_ms = max(self._idle_watermark_ms, newest_ms + wall_idle_ms - self._lateness_ms)
+        self._close_until(newest_ms + wall_idle_ms - self._lateness_ms)
 
     def closed(self) -> list[Impression]:
-        """Impressions that closed since the last call, the earliest window first. Publish them before `low_watermarks` is committed."""
-        watermark_ms = max(self._watermark(self._interactions_log), self._idle_watermark_ms)
-        while self._ends and self._ends[0][0] <= watermark_ms:
-            _, offset, name = heappop(self._ends)
-            known = self._rankings.get(name)
-            if known is not None and known.offset == offset:
-                self._close(known)
-        done, self._ready = sorted(self._ready, key=lambda one: (one.end_ms, one.offset)), []
+        """Impressions that closed since the last call. Publish them before what `low_watermarks` then says is committed."""
+        self._close_until(self._watermark(self._interactions_log))
+        done = sorted(self._ready, key=lambda one: (one.end_ms, one.offset))
+        self._ready = []
         for one in done:
             one.returned = True
         self.counts.impressions += len(done)
-        self._forget()
         return [one.impression() for one in done]
 
     def low_watermarks(self) -> tuple[int, int]:
-        """Offsets (rankings, interactions) from which a new joiner comes to the same state: commit them after what `closed` returned is published."""
-        needed = min((one.offset for one in self._rankings.values() if not one.returned), default=self._rankings_log.next_offset)
-        low_rankings = self._rankings_log.resume_at(needed)
-        needs = [one.needs for one in self._rankings.values() if one.needs is not None and one.offset >= low_rankings]
-        needs.extend(waiting[0].offset for waiting in self._waiting.values())
-        low_interactions = self._interactions_log.resume_at(min(needs, default=self._interactions_log.next_offset))
-        return low_rankings, low_interactions
+        """Offsets (rankings, interactions) from which a new joiner comes to the same state: the smallest still needed.
+
+        Call it right after `closed`, publish, then commit.
+        """
+        log = self._rankings_log
+        needed = (one.offset for one in self._rankings.values() if not self._is_over(one))
+        low = log.resume_at(min(needed, default=log.next_offset))
+        for one in reversed(self._rankings.values()):
+            if one.offset < low <= one.last_offset:
+                low = log.resume_at(one.offset)
+        log.forget_before(low)
+        self._forget(low)
+        needs = [one.needs for one in self._rankings.values() if one.needs is not None and one.offset >= low]
+        needs.extend(list(self._waiting)[:1])
+        other = self._interactions_log
+        low_interactions = other.resume_at(min(needs, default=other.next_offset))
+        other.forget_before(low_interactions)
+        return low, low_interactions
+
+    def _watermark(self, log: _Log) -> int:
+        return max(log.max_ms - self._lateness_ms, _NEVER)
+
+    def _label(self, one: _Joining, arrived: _Arrived) -> None:
+        event = arrived.event
+        if one.closed or arrived.watermark_ms >= one.end_ms:
+            self.counts.late_interactions += 1
+            return
+        in_window = one.ranking.event_ms - self._lateness_ms <= event.event_ms < one.end_ms
+        if event.user != one.ranking.user or event.item not in one.labels or not in_window:
+            self.counts.unmatched += 1
+            return
+        before = one.labels[event.item]
+        after = 1.0 if before or liked(event.action, event.value) else 0.0
+        if before == after:
+            return
+        one.labels[event.item] = after
+        one.needs = arrived.offset if one.needs is None else one.needs
+        self.counts.labelled += 1
+        one.unlabelled -= before is None
+        if not one.unlabelled:
+            self._close(one)
+
+    def _close(self, one: _Joining) -> None:
+        one.closed = True
+        self._n_open -= 1
+        self._ready.append(one)
+
+    def _close_until(self, watermark_ms: int) -> None:
+        while self._ends and self._ends[0][0] <= watermark_ms:
+            self._close_first()
+
+    def _close_first(self) -> bool:
+        """Take the window that ends first off the heap, and close it unless its last label already has."""
+        _, offset, name = heappop(self._ends)
+        one = self._rankings.get(name)
+        if one is None or one.offset != offset or one.closed:
+            return False
+        self._close(one)
+        return True
+
+    def _keep_rankings_bounded(self) -> None:
+        while self._n_open > self._max_open:
+            self.counts.closed_early += self._close_first()
+        while len(self._rankings) > 2 * self._max_open:
+            _, one = self._rankings.popitem(last=False)
+            if not one.closed:
+                self._close(one)
+                self.counts.closed_early += 1
+
+    def _ranking_may_come(self, event: InteractionEvent) -> bool:
+        latest_end_ms = event.event_ms + self._lateness_ms + self._window_ms  # of a ranking that the event could count for
+        return self._watermark(self._rankings_log) < latest_end_ms
+
+    def _stop_waiting(self) -> None:
+        offset, arrived = self._waiting.popitem(last=False)
+        others = self._waiting_for[arrived.ranking]
+        others.remove(offset)
+        if not others:
+            del self._waiting_for[arrived.ranking]
+
+    def _is_over(self, one: _Joining) -> bool:
+        """Whether it is published and a copy of it, yet to be read, would be late."""
+        return one.returned and one.end_ms <= self._watermark(self._rankings_log)
+
+    def _forget(self, low: int) -> None:
+        """Drop what no record can name any more: rankings of which no copy can come, and waiting for such as cannot come."""
+        done = [name for name, one in self._rankings.items() if one.last_offset < low and self._is_over(one)]
+        for name in done:
+            del self._rankings[name]
+        while self._waiting and not self._ranking_may_come(next(iter(self._waiting.values())).event):
+            self._stop_waiting()
+            self.counts.unmatched += 1

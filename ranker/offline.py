@@ -18,12 +18,12 @@ from ranker.crm import CRM, CRMConfig, JointModel, build_optimizers
 from ranker.quality import quality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from contracts.settings import Settings
-    from ranker.samples import Samples
+    from ranker.samples import Batch, Samples
 
 VALIDATION = 0.1
 _SCORING_BATCH = 4_096
@@ -124,6 +124,20 @@ def predict(joint: JointModel, samples: Samples, matrix: torch.Tensor) -> NDArra
     return scores
 
 
+def train_step(
+    joint: JointModel, optimizers: Sequence[torch.optim.Optimizer], batch: Batch, matrix: torch.Tensor
+) -> torch.Tensor:
+    """One step on one batch; the loss before it, () detached, so that nobody waits for it on an accelerator."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    logits = joint(batch.features, batch.user_rows, batch.item_rows, matrix)  # (B,)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.label)
+    torch.autograd.backward(loss)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.detach()
+
+
 def _fit(
     joint: JointModel,
     training: Samples,
@@ -133,7 +147,6 @@ def _fit(
 ) -> None:
     rng = np.random.default_rng(settings.train.seed)
     optimizers = build_optimizers(joint, settings.train.learning_rate)
-    loss_of = nn.BCEWithLogitsLoss()
     batch_size = max(settings.train.batch, _MIN_BATCH)
     n_steps = settings.train.epochs * len(_batches(np.arange(len(training)), batch_size))
     step, losses = 0, torch.zeros(())
@@ -142,14 +155,8 @@ def _fit(
     for epoch in range(settings.train.epochs):
         for index in _batches(rng.permutation(len(training)), batch_size):
             batch = training.batch(index)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            loss = loss_of(joint(batch.features, batch.user_rows, batch.item_rows, matrix), batch.label)
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            losses += train_step(joint, optimizers, batch, matrix)
             step += 1
-            losses += loss.detach()
             if step % every == 0 or step == n_steps:
                 mean = float(losses) / (step % every or every)
                 _check_loss(mean, step)

@@ -8,9 +8,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+    Floats = NDArray[np.floating[Any]]
+
 _CLIP = 1e-7  # a score of exactly 0 or 1 would cost an infinite LogLoss
 
 

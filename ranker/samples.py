@@ -1,4 +1,4 @@
-"""Training samples from the log, point in time: nothing that a sample holds was made of the sample's own label or of what came after.
+"""Training samples from the log, point in time: nothing in a sample was made of its own label or of what came after.
 
 * History: the user's interactions strictly before the event; those of the same millisecond are left out.
 * The user's knowledge was written from interactions, labels included: ``as_of_ms`` must be strictly before the event.
@@ -109,11 +109,16 @@ class SampleLog:
     def __init__(
         self, *, encoder: str = "", max_interactions: int = MAX_INTERACTIONS, max_encodings: int = MAX_ENCODINGS
     ) -> None:
-        self.encoder = encoder
+        self._encoder = encoder
         self._attributes: dict[str, Mapping[str, Sequence[str]]] = {}
         self._interactions: deque[tuple[str, str, int, int]] = deque(maxlen=max_interactions)  # user, item, liked, event_ms
         self._encodings: OrderedDict[tuple[str, int, str], EncodedKnowledge] = OrderedDict()
         self._max_encodings = max_encodings
+
+    @property
+    def encoder_used(self) -> str:
+        """The text encoder whose vectors the samples hold; empty where there are no vectors yet."""
+        return self._encoder or next((e.encoder for e in reversed(self._encodings.values())), "")
 
     def add_item(self, item: ItemEvent) -> None:
         """A new or changed item; the last one counts. A removal is passed over: histories still name the item."""
@@ -173,16 +178,20 @@ class SampleLog:
 
     def _knowledge(self) -> tuple[NDArray[np.float32], dict[str, list[tuple[int, int]]]]:
         """The matrix (N, d_text), and by subject (as_of_ms, row) of each piece that stood from then on."""
-        encoder = self.encoder or next((e.encoder for e in reversed(self._encodings.values())), "")
+        encoder = self.encoder_used
         pieces = sorted((e for e in self._encodings.values() if e.encoder == encoder), key=lambda e: (e.subject, e.as_of_ms))
         sizes = {len(piece.vector) for piece in pieces}
         if len(sizes) > 1:
-            raise VectorError(f"vectors of {sorted(sizes)} bytes from {encoder}", wanted="one size", todo="encode the knowledge again")
+            raise VectorError(
+                f"vectors of {sorted(sizes)} bytes from {encoder}", wanted="one size", todo="encode the knowledge again"
+            )
         d_text = next(iter(sizes), 0) // 4
         rows = np.frombuffer(b"".join(piece.vector for piece in pieces), "<f4").reshape(len(pieces), d_text)
         broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if broken.size:
-            raise VectorError(f"NaN or infinity in the vector of {pieces[broken[0]].subject}", wanted="finite", todo="encode it again")
+            raise VectorError(
+                f"NaN or infinity in the vector of {pieces[broken[0]].subject}", wanted="finite", todo="encode it again"
+            )
         standing: dict[str, list[tuple[int, int]]] = {}
         last: dict[str, EncodedKnowledge] = {}
         for row, piece in enumerate(pieces, start=1):
@@ -202,7 +211,7 @@ def _number(ids: list[str]) -> tuple[list[str], Ints]:
 
 
 def _history(user: Ints, event_ms: Ints, n_history: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """For each interaction (in time order) the H interactions of its user strictly before it: (n, H) positions and which are there."""
+    """The H interactions of the same user strictly before each (in time order): positions (n, H), and which are there."""
     order = np.lexsort((event_ms, user))  # by user, then time; stable
     sorted_user, sorted_ms = user[order], event_ms[order]
     place = np.arange(len(order))
@@ -227,7 +236,7 @@ def _standing_at(
     *,
     strictly_before: bool,
 ) -> NDArray[np.int32]:
-    """The knowledge row that stood for subject ``number[i]`` at ``event_ms[i]``, 0 if none: an as-of join by one sorted search."""
+    """The knowledge row that stood for each subject at each time, 0 if none, (n,): an as-of join by one sorted search."""
     known = [(n, as_of_ms, row) for n, subject in enumerate(subjects) for as_of_ms, row in standing.get(subject, ())]
     if not known:
         return np.zeros(len(number), np.int32)

@@ -53,7 +53,7 @@ def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -
     for message in messages:
         RECORDS_IN.labels(role, message.topic.name).inc()
         if message.value is None:
-            if message.topic.kept == "compacted":
+            if message.topic.tombstones:
                 admitted.append(Admitted(record=None, raw=message))
             else:
                 dead_letter(role, message, "got an empty value; wanted a record; mend the producer", publisher)
@@ -65,6 +65,16 @@ def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -
         else:
             admitted.append(Admitted(record=record, raw=message))
     return admitted
+
+
+def read(message: RawRecord) -> Record | None:
+    """The record in a message, or None where it does not fit: for roles that read a topic whose owner dead-letters the bad ones."""
+    if message.value is None:
+        return None
+    try:
+        return decode(message.topic, message.value, as_type=message.topic.record, now_ms=wall_ms())
+    except RecordError:
+        return None
 
 
 def dead_letter(role: str, message: RawRecord, reason: str, publisher: KafkaPublisher) -> None:

@@ -88,5 +88,3 @@ class KafkaPublisher:
 def wall_ms() -> int:
     """Wall clock, UTC, ms."""
     return time.time_ns() // 1_000_000
-
-

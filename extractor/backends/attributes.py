@@ -4,29 +4,32 @@ It is the embedded default and the stand-in for answers that cannot be used; eve
 stay within 60 words, because the encoder behind them runs on a CPU.
 
 Where a factor comes from stands in the scenario's ``from_attributes``: names of attributes, all of them joined, and three derived
-sources: ``@decade`` (of ``year``, or of a year in brackets at the end of the title), and ``@text`` (the first words of the text)
-and ``@title``, which stand in only where nothing else was found.
+sources: ``@decade`` (of ``year``, or of a year in brackets at the end of the title), ``@text`` (the first words of an item's
+text, where the factor has nothing else) and ``@title`` (where no factor has anything: the title is the summary anyway).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from contracts.errors import RecordError
 from contracts.records import HistoryEntry, ItemEvent, Knowledge, KnowledgeRequest
 from extractor.plain_text import plain_text
 from extractor.prompts import prompt_version
-from extractor.scenario import Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from extractor.scenario import Scenario
 
 MAX_WORDS: Final = 60  # of all factors and the summary together
-_FACTOR_WORDS: Final = 14
-_SUMMARY_WORDS: Final = 20
+_FACTOR_WORDS: Final = 16
+_SUMMARY_WORDS: Final = 32
 _MAX_VALUE_CHARS: Final = 60
-_N_VALUES: Final = 4  # of one factor
-_N_TITLES: Final = 3
+_N_VALUES: Final = 6  # of one factor
+_N_TITLES: Final = 2  # liked, and as many disliked
 _YEAR_IN_TITLE: Final = re.compile(r"\((\d{4})\)\s*$")
 
 
@@ -72,32 +75,34 @@ class AttributesBackend:
         """Nothing to let go of."""
 
     def _of_item(self, item: ItemEvent) -> tuple[dict[str, str], str]:
-        title = plain_text(item.title, 300)
-        stand_ins = {"@title": title, "@text": plain_text(item.text, 300)}
+        title, text = plain_text(item.title, 300), plain_text(item.text, 300)
         factors = {}
-        for factor in self.scenario.factors:
-            sources = self.scenario.from_attributes.get(factor, ())
-            values = list(_distinct(_values(item.title, item.attributes, sources)))
-            text = ", ".join(values[:_N_VALUES]) or next(filter(None, (stand_ins.get(source) for source in sources)), "")
-            if text:
-                factors[factor] = text
-        return factors, title
+        for factor, sources in self._sources():
+            found = dict.fromkeys(_values(item.title, item.attributes, sources))
+            factors[factor] = ", ".join(list(found)[:_N_VALUES]) or (text if "@text" in sources else "")
+        return self._filled(factors, title), title
 
     def _of_history(self, history: Sequence[HistoryEntry]) -> tuple[dict[str, str], str]:
         disliked = [entry for entry in history if entry.liked is False]
         # where nothing was said to be liked, what was looked at is the best there is
         liked = [entry for entry in history if entry.liked] or [entry for entry in history if entry.liked is None]
         factors = {}
-        for factor in self.scenario.factors:
-            sources = self.scenario.from_attributes.get(factor, ())
+        for factor, sources in self._sources():
             for_it, against = _counts(liked, sources), _counts(disliked, sources)
             likes = [value for value, n in for_it.most_common() if n >= against[value]][:_N_VALUES]
             dislikes = [value for value, n in against.most_common() if n > for_it[value]][: _N_VALUES // 2]
-            text = "; ".join(filter(None, (", ".join(likes), dislikes and "not " + ", ".join(dislikes))))
-            if text:
-                factors[factor] = text
+            factors[factor] = "; ".join(filter(None, (", ".join(likes), f"not {', '.join(dislikes)}" if dislikes else "")))
         said = ((self.scenario.liked_word, liked), (self.scenario.disliked_word, disliked))
-        return factors, ". ".join(f"{word} {titles}" for word, entries in said if (titles := _titles(entries)))
+        summary = ". ".join(f"{word} {titles}" for word, entries in said if (titles := _titles(entries)))
+        return self._filled(factors, _titles(liked)), summary
+
+    def _sources(self) -> Iterable[tuple[str, Sequence[str]]]:
+        return ((factor, self.scenario.from_attributes.get(factor, ())) for factor in self.scenario.factors)
+
+    def _filled(self, factors: dict[str, str], title: str) -> dict[str, str]:
+        """The factors that something is known of; where there are none, those fed by ``@title`` get it."""
+        known = {factor: text for factor, text in factors.items() if text}
+        return known or {factor: title for factor, sources in self._sources() if title and "@title" in sources}
 
 
 def _values(title: str, attributes: Mapping[str, Sequence[str]], sources: Iterable[str]) -> Iterable[str]:
@@ -110,10 +115,6 @@ def _values(title: str, attributes: Mapping[str, Sequence[str]], sources: Iterab
             yield from filter(None, (plain_text(value, _MAX_VALUE_CHARS) for value in attributes.get(source, ())))
 
 
-def _distinct(values: Iterable[str]) -> Iterable[str]:
-    return {value.lower(): value for value in reversed(list(values))}.values().__reversed__()
-
-
 def _counts(entries: Sequence[HistoryEntry], sources: Iterable[str]) -> Counter[str]:
     """How many entries have a value; among equals the one seen most recently comes first."""
     counts: Counter[str] = Counter()
@@ -123,7 +124,7 @@ def _counts(entries: Sequence[HistoryEntry], sources: Iterable[str]) -> Counter[
 
 
 def _titles(entries: Sequence[HistoryEntry]) -> str:
-    latest = (" ".join(plain_text(entry.title, 100).split()[:8]) for entry in reversed(entries))
+    latest = (" ".join(plain_text(entry.title, 100).split()[:7]) for entry in reversed(entries))
     return "; ".join(title for title, _ in zip(filter(None, latest), range(_N_TITLES), strict=False))
 
 

@@ -14,21 +14,22 @@ import time
 from collections import Counter
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
 import tenacity
 
 from contracts.errors import SettingsError, UnavailableError
-from contracts.records import Knowledge, KnowledgeRequest
-from contracts.settings import Extract
 from extractor.answers import RejectedAnswerError, Rejection
-from extractor.chat import ChatReply, Usage, knowledge_of, read_reply, request_body
+from extractor.chat import Asked, ChatReply, Usage, knowledge_of, read_reply, request_body
 from extractor.prompts import Prompt, build_prompt
-from extractor.scenario import Scenario
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+    from contracts.records import Knowledge, KnowledgeRequest
+    from contracts.settings import Extract
+    from extractor.scenario import Scenario
 
 BACKOFF_S: Final = 0.5  # first pause; doubles, with as much jitter
 MAX_PAUSE_S: Final = 60.0  # also of Retry-After: beyond it the caller's own retry takes over
@@ -39,7 +40,7 @@ _AGAIN_STATUS: Final = frozenset(
 _SETTINGS_STATUS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "set extract.api_key (REKI__EXTRACT__API_KEY) to a key that this server accepts",
     HTTPStatus.FORBIDDEN: "use a key (extract.api_key) that may use this model",
-    HTTPStatus.NOT_FOUND: "check extract.base_url (it ends in /v1 for most servers) and extract.model against the server's /models",
+    HTTPStatus.NOT_FOUND: "check extract.base_url (most end in /v1) and extract.model against the server's /models",
 }
 # fixed sentences: nothing that a model wrote is quoted back into a prompt
 _ADVICE: Final[dict[Rejection, str]] = {
@@ -122,15 +123,7 @@ class OpenAIBackend:
 
     def _knowledge(self, reply: ChatReply, request: KnowledgeRequest) -> Knowledge:
         try:
-            return knowledge_of(
-                reply,
-                self.scenario,
-                subject=request.subject,
-                as_of_ms=request.as_of_ms,
-                trigger_ms=request.trigger_ms,
-                source_hash=request.source_hash,
-                backend="openai",
-            )
+            return knowledge_of(reply, self.scenario, Asked.of(request), backend="openai")
         except RejectedAnswerError as rejected:
             self.spent[f"rejected: {rejected.reason}"] += 1
             raise
@@ -145,7 +138,7 @@ class OpenAIBackend:
             reraise=True,
         )
         try:
-            raw = await retrying(self._try_once, prompt)
+            raw: bytes = await retrying(self._try_once, prompt)
         except _TryAgainError as last:
             raise UnavailableError(
                 f"{last} from {self.settings.base_url}, {self.settings.retries} times",
@@ -168,16 +161,16 @@ class OpenAIBackend:
             # the client's own time-out is per read; this one bounds the whole, so that a server that drips cannot hold a slot
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await client.chat.completions.with_raw_response.create(**body)
-                return response.http_response.content
+                content: bytes = response.http_response.content
         except (TimeoutError, openai.APITimeoutError) as error:
             raise _TryAgainError(f"no answer within {self.settings.timeout_s:g} s") from error
         except openai.APIConnectionError as error:
             raise _TryAgainError(f"no connection ({error.__cause__ or error})") from error
         except openai.APIStatusError as error:
             self._raise_for(error.status_code, error.response.headers.get("retry-after"), error.message)
-            raise
+        return content
 
-    def _raise_for(self, status: int, retry_after: str | None, message: str) -> None:
+    def _raise_for(self, status: int, retry_after: str | None, message: str) -> NoReturn:
         if status in _AGAIN_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _TryAgainError(f"HTTP {status}", _seconds(retry_after))
         where = f"HTTP {status} from {self.settings.base_url} for model {self.settings.model!r}"
@@ -186,7 +179,7 @@ class OpenAIBackend:
         secret = self.settings.api_key.get_secret_value()
         said = message.replace(secret, "******") if secret else message
         self.spent["rejected: server refused"] += 1
-        raise RejectedAnswerError("server refused", f"{where}: {said[:200]!r}")
+        raise RejectedAnswerError("server refused", f"{where}: {said}")
 
     def _connect(self) -> AsyncOpenAI:
         if self._client is None:

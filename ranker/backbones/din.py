@@ -1,10 +1,10 @@
 """DIN: what of a user's history counts depends on the candidate (Zhou et al., KDD 2018, arXiv 1706.06978).
 
-Taken from the paper: the attention unit (section 4.3, figure 2: 36 hidden units, one weight out), weights that are summed without a
-softmax, so that the strength of an interest survives, Dice (section 5.3) and a last network of 200 and 80 units. As in the authors' code the unit reads
-[q, k, q - k, q * k]. Taken otherwise: PReLU inside the unit (Dice would mix padding into its statistics), one logit instead
-of two, and an item is id + mean of attribute values, a history item adds what the user said of it. The augmented vectors are concatenated
-before the last network (REKI, section 3.4).
+Taken from the paper: the attention unit (section 4.3, figure 2: 36 hidden units, one weight out), weights that are summed
+without a softmax, so that the strength of an interest survives, Dice (section 5.3) and a last network of 200 and 80 units. As
+in the authors' code the unit reads [q, k, q - k, q * k]. Taken otherwise: PReLU inside the unit (Dice would mix padding into
+its statistics), one logit instead of two, and an item is id + mean of attribute values, a history item adds what the user said
+of it. The augmented vectors are concatenated before the last network (REKI, section 3.4).
 
 Both first layers are computed in two halves, user side and candidate side, and added: the same numbers, but in a ranking the
 user side is computed once for all candidates.
@@ -100,6 +100,6 @@ class DIN(Backbone):
 
     def _items(self, ids: Tensor, attributes: Tensor) -> Tensor:
         """Id + mean of attribute values: (..., ) and (..., A) -> (..., d)."""
-        values = self.attribute(attributes.flatten(0, -2)).view(*ids.shape, -1)  # (..., d)
+        values = self.attribute(attributes.flatten(0, -2)).view(*ids.shape, self.item.embedding_dim)  # (..., d)
         embedded: Tensor = self.item(ids) + values  # (..., d)
         return embedded

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import faust
 from faust.types import TopicT
 
@@ -41,7 +39,7 @@ def faust_app(settings: Settings, role: str) -> faust.App:
     )
 
 
-def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT[Any]:
+def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT:
     """A topic to read, as bytes: decoding is ours (`streams.edge`)."""
     return app.topic(
         topic_name(settings, topic),

@@ -11,13 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from faust.types import EventT
 from prometheus_client import Counter
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, wait_exponential_jitter
 
 from contracts.codec import Record
-from contracts.errors import RekiError
 from contracts.topics import Topic
 from streams.edge import Admitted, RawRecord, admit, dead_letter
 from streams.publisher import KafkaPublisher
+from streams.retrying import retriable, retrying
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +24,7 @@ RECORDS_OUT = Counter("reki_records_out", "records written by a role", ["role", 
 
 Output = tuple[Topic, Record | str]  # a record, or the key of a tombstone
 Work = Callable[[list[Admitted]], Awaitable[list[Output]]]
-
-
-def retriable(error: BaseException) -> bool:
-    """Whether trying again may help: the error's class says so."""
-    return isinstance(error, RekiError) and error.retriable
-
-
-def retrying() -> AsyncRetrying:
-    """Tries for ever with back-off and jitter (0.5 s to 30 s): what waits here is held by Kafka, nothing is lost."""
-    return AsyncRetrying(
-        retry=retry_if_exception(retriable),
-        wait=wait_exponential_jitter(initial=0.5, max=30),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    )
+Settle = Callable[[list[Admitted]], None]
 
 
 class BatchHandler:
@@ -54,8 +39,15 @@ class BatchHandler:
         self.role = role
         self.publisher = publisher
 
-    async def handle(self, topic: Topic, events: Sequence[EventT[bytes]], work: Work) -> None:
-        """Admit a batch, work on it, send the results; returns when they are acknowledged."""
+    async def handle(self, topic: Topic, events: Sequence[EventT[bytes]], work: Work, settle: Settle | None = None) -> None:
+        """Admit a batch, work on it, send the results; returns when they are acknowledged.
+
+        Args:
+            topic: Where the events came from.
+            events: As faust gives them.
+            work: Results of records; called again with the same ones after a retriable error, and with single ones after another.
+            settle: Called last: remembers what must not be remembered before the results are safe.
+        """
         messages = [
             RawRecord(
                 topic=topic,
@@ -69,25 +61,27 @@ class BatchHandler:
         ]
         async for attempt in retrying():
             with attempt:
-                await self._once(messages, work)
+                await self._once(messages, work, settle)
 
-    async def _once(self, messages: list[RawRecord], work: Work) -> None:
+    async def _once(self, messages: list[RawRecord], work: Work, settle: Settle | None) -> None:
         admitted = admit(self.role, messages, self.publisher)
         try:
             outputs = await work(admitted) if admitted else []
-        except Exception as error:  # noqa: BLE001 a batch holds records of many subjects: find the one it failed on
+        except Exception as error:
             if retriable(error):
                 raise
             outputs = await self._one_by_one(admitted, work)
         self.send(outputs)
         await asyncio.to_thread(self.publisher.flush)
+        if settle is not None:
+            settle(admitted)
 
     async def _one_by_one(self, admitted: list[Admitted], work: Work) -> list[Output]:
         outputs: list[Output] = []
         for one in admitted:
             try:
                 outputs += await work([one])
-            except Exception as error:  # noqa: BLE001 whatever it is, it must not stop the partition: the record goes to dead-letters
+            except Exception as error:
                 if retriable(error):
                     raise
                 log.debug("failed on one record", exc_info=error)

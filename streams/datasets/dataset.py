@@ -78,5 +78,5 @@ def damaged(file: Path, what: object, wanted: str) -> DatasetError:
 
 
 def bare_item(item: str, published_ms: int) -> ItemEvent:
-    """An item of which the data set gives nothing but the id: the id is its title, and the attribute ``text`` says ``missing``."""
+    """An item of which the data set gives only the id: the id is its title, the attribute ``text`` says ``missing``."""
     return ItemEvent(item=item, published_ms=published_ms, title=item, attributes=MISSING_TEXT)

@@ -93,14 +93,20 @@ class Mind:
                 try:
                     _, _, time, _, shown = fields
                     at_ms.append(int(datetime.strptime(time, _TIME).replace(tzinfo=UTC).timestamp() * 1000))
-                    if not all(one[-2:] in {"-0", "-1"} for one in shown.split()):
-                        raise ValueError("a shown article without -0 or -1")
+                    _check_shown(shown)
                 except ValueError as error:
-                    raise damaged(self._behaviors, f"line {number} ({error})", f"{_BEHAVIOUR} columns as MIND has them") from error
+                    raise damaged(
+                        self._behaviors, f"line {number} ({error})", f"{_BEHAVIOUR} columns as MIND has them"
+                    ) from error
                 offsets.append(offset)
                 offset += len(line)
         order = np.argsort(np.asarray(at_ms), kind="stable")
         return np.asarray(at_ms, dtype=np.int64)[order], np.asarray(offsets, dtype=np.int64)[order]
+
+
+def _check_shown(shown: str) -> None:
+    if not all(one[-2:] in {"-0", "-1"} for one in shown.split()):
+        raise ValueError("a shown article without -0 or -1")
 
 
 def _earlier(user: str, items: list[str], at_ms: int) -> list[InteractionEvent]:
@@ -124,9 +130,9 @@ def _read_news(file: Path) -> dict[str, tuple[str, str, dict[str, tuple[str, ...
                 fields = line.rstrip("\r\n").split("\t")
                 if len(fields) < _MIN_NEWS:
                     raise damaged(file, f"line {number} with {len(fields)} columns", "id, category, subcategory, title, abstract")
-                attributes = {"section": (fields[1],), "subsection": (fields[2],)}
+                attributes: dict[str, tuple[str, ...]] = {"category": (fields[1],), "subcategory": (fields[2],)}
                 if tags := _entities(fields[6:8]):
-                    attributes["tags"] = tags
+                    attributes["entities"] = tags
                 news[fields[0]] = (fields[3], fields[4], attributes)
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file}: {error}", wanted="UTF-8", todo="fetch the file again") from error

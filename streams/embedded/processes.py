@@ -43,7 +43,7 @@ class EmbeddedServices:
 
     Args:
         settings: ``home`` and the ports decide where everything is.
-        tied: Whether all of it ends with this process, however that ends. False for `reki up --detach`.
+        tied: Whether all of it ends with the ``with`` block and with this process, however that ends. False for `--detach`.
         report: Told of progress, one line each.
     """
 
@@ -107,7 +107,8 @@ class EmbeddedServices:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self.stop()
+        if self._tied or error is not None:
+            self.stop()
 
     def _role_programs(self) -> list[Program]:
         return []
@@ -177,7 +178,6 @@ class EmbeddedDefault(EmbeddedServices):
         tied: As for `EmbeddedServices`.
         report: As for `EmbeddedServices`.
         role_command: What runs the roles named after it. Tests give a stand-in.
-        create_topics: Called once the broker answers.
     """
 
     def __init__(
@@ -188,24 +188,28 @@ class EmbeddedDefault(EmbeddedServices):
         tied: bool = True,
         report: Callable[[str], None] = lambda _: None,
         role_command: Sequence[str] = ROLE_COMMAND,
-        create_topics: Callable[[Settings], object] | None = None,
     ) -> None:
         super().__init__(settings, tied=tied, report=report)
         self._groups = groups
         self._role_command = tuple(role_command)
-        self._create_topics = create_topics or _create_topics
 
     def start(self) -> None:
         """Start services, make topics once the broker answers, then start the roles."""
         super().start()
         services = [program for program in self._programs if program.kind == "services"]
         self._wait(services, time.monotonic() + 60)
-        self._create_topics(self.settings)
+        self._create_topics()
         self._begin(program for program in self._programs if program.kind == "roles")
 
     def wait_ready(self, timeout_s: float = 120) -> None:
         """Return when every role answers ``/readyz``; services do since `start`."""
         self._wait([program for program in self._programs if program.kind == "roles"], time.monotonic() + timeout_s)
+
+    def _create_topics(self) -> None:
+        from streams.topics import create_topics
+
+        if created := create_topics(self.settings):
+            self._report(f"topics: created {len(created)}")
 
     def _role_programs(self) -> list[Program]:
         return [self._role_program(index, roles) for index, roles in enumerate(self._groups)]
@@ -243,9 +247,3 @@ def parse_groups(words: Sequence[str], known: Sequence[str]) -> tuple[Roles, ...
 def log_folder(home: Path) -> Path:
     """Where the logs of everything under a home are."""
     return home.resolve() / "logs"
-
-
-def _create_topics(settings: Settings) -> None:
-    from streams.topics import create_topics
-
-    create_topics(settings)

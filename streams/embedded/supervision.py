@@ -152,7 +152,8 @@ class Supervisor:
             created_s=psutil.Process(self._daemon.pid).create_time(),
             page=page,
             programs=tuple(
-                {"name": p.name, "kind": p.kind, "port": p.port, "log": str(self._log(p.name))} for p in self._programs
+                {"name": p.name, "kind": p.kind, "port": p.port, "host": p.listens[0].host, "log": str(self._log(p.name))}
+                for p in self._programs
             ),
         )
         running.write(self._home)

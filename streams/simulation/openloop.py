@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from contracts.records import InteractionEvent, ItemEvent
-from streams.simulation.readers import DAY_MS, Readers, Visit
+from streams.simulation.readers import DAY_MS, Readers
 
 FRESH_MS: Final = 2 * DAY_MS  # older articles are not offered any more
 PAGE: Final = 10  # articles on a page
@@ -30,7 +30,7 @@ class FrontPage:
         return [i.item for i in reversed(self._items) if event_ms - FRESH_MS < i.published_ms <= event_ms]
 
     def page(self, candidates: Sequence[str], n: int = PAGE) -> list[str]:
-        """n of the candidates (newest first), in an order that says nothing about them: so the log is open to learn from."""
+        """Some of the candidates (newest first), in an order that says nothing about them: so the log is open to learn from."""
         popular = sorted(candidates, key=lambda item: -self._clicks[item])[: n // 2]
         fresh = [item for item in candidates if item not in set(popular)][: n - len(popular)]
         page = popular + fresh
@@ -42,7 +42,9 @@ class FrontPage:
         self._clicks.update(event.item for event in events if event.action == "click")
 
 
-def open_loop(readers: Readers, items: Sequence[ItemEvent], *, seed: int, until_ms: int | None = None) -> Iterator[ItemEvent | InteractionEvent]:
+def open_loop(
+    readers: Readers, items: Sequence[ItemEvent], *, seed: int, until_ms: int | None = None
+) -> Iterator[ItemEvent | InteractionEvent]:
     """Items as they appear and what readers do with the front page, in event-time order.
 
     Args:
@@ -54,7 +56,7 @@ def open_loop(readers: Readers, items: Sequence[ItemEvent], *, seed: int, until_
     end_ms = readers.to_ms if until_ms is None else until_ms
     front = FrontPage(seed, items)
     ticket = count()  # keeps equal times in the order in which they were made
-    pending: list[tuple[int, int, ItemEvent | InteractionEvent | Visit]] = []
+    pending: list[tuple[int, int, ItemEvent | InteractionEvent]] = []
     for item in items:
         heapq.heappush(pending, (item.published_ms, next(ticket), item))
     visits = readers.visits()
@@ -64,12 +66,11 @@ def open_loop(readers: Readers, items: Sequence[ItemEvent], *, seed: int, until_
             shown = front.page(readers.unread(next_visit.user, front.candidates(next_visit.event_ms)))
             reactions = readers.react(next_visit, shown)
             front.count(reactions)
-            for event in reactions:
-                heapq.heappush(pending, (event.event_ms, next(ticket), event))
+            for reaction in reactions:
+                heapq.heappush(pending, (reaction.event_ms, next(ticket), reaction))
             next_visit = next(visits, None)
             continue
         at_ms, _, event = heapq.heappop(pending)
         if at_ms >= end_ms:
             return
-        if not isinstance(event, Visit):
-            yield event
+        yield event

@@ -27,7 +27,7 @@ _MIN_ARTICLES: Final = 3  # a word in fewer articles says nothing about the othe
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """An article as the simulation needs it: its item event, and the factor texts of the language model's answer (may be empty)."""
+    """An article as the simulation needs it: its event, and the factor texts of the language model's answer (may be empty)."""
 
     item: ItemEvent
     factors: Mapping[str, str]
@@ -48,7 +48,8 @@ def latents(articles: Sequence[Article]) -> Floats:
     points = np.zeros((len(articles), N_LATENT))
     n = min(N_LATENT, len(sizes))
     points[:, :n] = left[:, :n] * sizes[:n]
-    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
+    return points
 
 
 def _words(article: Article) -> dict[str, float]:

@@ -1,0 +1,7 @@
+"""The roles: stages with a name, each started by `reki run ROLE...`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ROLES: Final = ("plan", "extract", "encode", "augment", "join", "train", "rank")

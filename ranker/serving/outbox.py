@@ -1,0 +1,73 @@
+"""Rankings on their way to the log: off the path of the answer, bounded, counted where they do not get through."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from contracts.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from contracts.records import Ranking
+
+_log = logging.getLogger(__name__)
+MAX_WAITING = 10_000  # rankings; about 100 MB at 200 items each
+_AGAIN_S = 1.0
+
+
+class Outbox:
+    """Hands rankings to ``publish`` in a thread of its own, in order.
+
+    Args:
+        publish: May block, and may raise `UnavailableError`, whereupon the ranking is tried again.
+        max_waiting: Rankings that may wait; beyond it new ones are dropped and counted: an answer never waits for the log.
+    """
+
+    def __init__(self, publish: Callable[[Ranking], None], max_waiting: int = MAX_WAITING) -> None:
+        self.dropped = 0
+        self._publish = publish
+        self._waiting: queue.Queue[Ranking | None] = queue.Queue(max_waiting)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rankings-outbox", daemon=True)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    def offer(self, ranking: Ranking) -> None:
+        """Leave a ranking; returns at once. Any thread."""
+        try:
+            self._waiting.put_nowait(ranking)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Publish what waits, for at most ``timeout_s``, then stop."""
+        if self._thread.is_alive():
+            try:
+                self._waiting.put(None, timeout=timeout_s)
+            except queue.Full:
+                self._stop.set()
+            self._thread.join(timeout_s)
+        self._stop.set()
+
+    def _run(self) -> None:
+        while (ranking := self._waiting.get()) is not None and not self._stop.is_set():
+            while not self._sent(ranking) and not self._stop.wait(_AGAIN_S):
+                pass
+
+    def _sent(self, ranking: Ranking) -> bool:
+        """Whether this ranking is done with."""
+        try:
+            self._publish(ranking)
+        except UnavailableError as error:
+            _log.warning("a ranking cannot be published yet: %s", error)
+            return False
+        except Exception:  # last resort of a thread: one ranking is lost and counted, the next may pass
+            self.dropped += 1
+            _log.exception("ranking %s could not be published", ranking.ranking)
+        return True

@@ -1,0 +1,40 @@
+"""encodings -> HEIN -> Milvus `augmented_v<n>` -> vectors, for every active model version."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import faust
+from faust.streams import Stream
+
+from contracts.records import EncodedKnowledge
+from contracts.settings import Settings
+from contracts.topics import ENCODINGS, VECTORS
+from streams.agents.app import faust_app, source
+from streams.agents.batches import BatchHandler, Output
+from streams.edge import Admitted
+from streams.roles.versions import Versions
+
+_BATCH = 200
+
+
+def augment_app(settings: Settings, versions: Versions, handler: BatchHandler) -> faust.App:
+    """The app of the augment role: an encoder vector becomes a small vector, stored before it is announced."""
+    app = faust_app(settings, "augment")
+
+    def augment(admitted: list[Admitted]) -> list[Output]:
+        gone = [one.key for one in admitted if one.record is None]
+        vectors = versions.augment_many([one.record for one in admitted if isinstance(one.record, EncodedKnowledge)])
+        versions.forget(gone)
+        return [*((VECTORS, vector) for vector in vectors), *((VECTORS, key) for key in gone)]
+
+    async def work(admitted: list[Admitted]) -> list[Output]:
+        return await asyncio.to_thread(augment, admitted)
+
+    @app.agent(source(app, settings, ENCODINGS))
+    async def augment_encodings(stream: Stream[Any]) -> None:
+        async for events in stream.take_events(_BATCH, within=0.1):
+            await handler.handle(ENCODINGS, events, work)
+
+    return app

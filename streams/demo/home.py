@@ -1,0 +1,73 @@
+"""A home of its own for each demo: own folder, other ports where the usual ones are taken; it never meets another run's records."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import SettingsError
+from contracts.settings import Settings
+from streams.embedded.programs import free_port
+
+MARK: Final = "made-by-reki-demo"
+_N_METRICS: Final = 8  # ports in a row for the processes' /metrics
+
+
+def prepare(base: Settings, home: Path | None, scenario: str, *, fresh: bool) -> Settings:
+    """The settings of one demo run; its folder exists and is empty but for our mark.
+
+    Args:
+        base: The settings in force: all but folder, ports and scenario stay.
+        home: The folder; None: a new one beside the usual home.
+        scenario: The data set's.
+        fresh: Empty the folder first, if an earlier demo made it.
+
+    Raises:
+        SettingsError: The folder holds something, and is not ours or not to be emptied.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = home if home is not None else base.home / f"demo-{stamp}"
+    if folder.exists() and any(folder.iterdir()):
+        if not (fresh and (folder / MARK).is_file()):
+            todo = "choose another --home" if not (folder / MARK).is_file() else "add --fresh to empty it"
+            raise SettingsError(f"{folder}, which is not empty", wanted="an empty folder", todo=todo)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    return _with_ports(base, stamp).model_copy(
+        update={"home": folder.resolve(), "extract": base.extract.model_copy(update={"scenario": scenario})}
+    )
+
+
+def _with_ports(base: Settings, stamp: str) -> Settings:
+    kafka, milvus, rank = base.kafka, base.milvus, base.rank
+    if kafka.bootstrap_servers:  # a broker of others: topics of our own
+        kafka = kafka.model_copy(update={"prefix": f"{kafka.prefix}demo-{stamp}."})
+    elif not are_free((kafka.embedded_port, kafka.embedded_port + 1)):
+        kafka = kafka.model_copy(update={"embedded_port": free_port(2)})
+    if milvus.uri:
+        milvus = milvus.model_copy(update={"prefix": f"{milvus.prefix}demo_{stamp.replace('-', '_')}_"})
+    elif not are_free((milvus.embedded_port,)):
+        milvus = milvus.model_copy(update={"embedded_port": free_port()})
+    if not are_free((rank.port,)):
+        rank = rank.model_copy(update={"port": free_port()})
+    metrics_port = base.metrics_port
+    if not are_free(range(metrics_port, metrics_port + _N_METRICS)):
+        metrics_port = free_port(_N_METRICS)
+    return base.model_copy(update={"kafka": kafka, "milvus": milvus, "rank": rank, "metrics_port": metrics_port})
+
+
+def are_free(ports: Sequence[int]) -> bool:
+    """Whether these ports of loopback can be listened on."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True

@@ -1,0 +1,46 @@
+"""The one policy of trying again: for ever, with back-off and jitter, where the error's class says that it may help."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    before_sleep_log,
+    retry_if_exception,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+
+from contracts.errors import RekiError
+
+log = logging.getLogger(__name__)
+
+_WAIT = wait_exponential_jitter(initial=0.5, max=30)  # s
+
+
+def retriable(error: BaseException) -> bool:
+    """Whether trying again may help: the error's class says so."""
+    return isinstance(error, RekiError) and error.retriable
+
+
+def retrying() -> AsyncRetrying:
+    """For agents. What waits here is held by Kafka; nothing is lost."""
+    return AsyncRetrying(
+        retry=retry_if_exception(retriable), wait=_WAIT, before_sleep=before_sleep_log(log, logging.WARNING), reraise=True
+    )
+
+
+def retrying_until(stop: Event) -> Retrying:
+    """For loops in threads: gives up, raising the last error, when told to stop."""
+    return Retrying(
+        retry=retry_if_exception(retriable),
+        wait=_WAIT,
+        sleep=sleep_using_event(stop),
+        stop=stop_when_event_set(stop),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )

@@ -1,0 +1,105 @@
+"""A consumer group over kafka-python for roles that are too fast for faust, or need offsets of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import CommitFailedError, KafkaError
+
+from contracts.settings import Settings
+from contracts.topics import Topic
+from streams.edge import RawRecord
+from streams.topics import group, topic_name, unavailable
+
+
+class Group:
+    """A member of a role's consumer group. Nothing is committed but what `commit` is told.
+
+    Args:
+        settings: Where the broker is.
+        role: Names the group.
+        topics: What to read; the same partitions of each go to the same member.
+        max_records: In one `poll`.
+    """
+
+    def __init__(self, settings: Settings, role: str, topics: Sequence[Topic], max_records: int = 1000) -> None:
+        self._settings = settings
+        self._topics = {topic_name(settings, topic): topic for topic in topics}
+        try:
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=settings.bootstrap_servers,
+                group_id=group(settings, role),
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                max_poll_records=max_records,
+                session_timeout_ms=10_000,
+                heartbeat_interval_ms=2_000,
+                bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
+            )
+            self._consumer.subscribe(list(self._topics))
+        except KafkaError as error:
+            raise unavailable(settings, error) from error
+
+    def poll(self, timeout_ms: int = 200) -> list[RawRecord]:
+        """The next messages, in the order of each partition."""
+        try:
+            batches = self._consumer.poll(timeout_ms=timeout_ms)
+        except KafkaError as error:
+            raise unavailable(self._settings, error) from error
+        return [
+            RawRecord(
+                topic=self._topics[partition.topic],
+                partition=message.partition,
+                offset=message.offset,
+                key=message.key,
+                value=message.value,
+                at_ms=message.timestamp,
+            )
+            for partition, messages in batches.items()
+            for message in messages
+        ]
+
+    def partitions(self) -> set[int]:
+        """The partition numbers that are this member's now."""
+        return {partition.partition for partition in self._consumer.assignment()}
+
+    def at_end(self) -> bool:
+        """Whether every assigned partition is read to its end, as far as the last poll saw."""
+        assigned = self._consumer.assignment()
+        return all(self._consumer.highwater(p) in {None, self._consumer.position(p)} for p in assigned)
+
+    def commit(self, offsets: Mapping[tuple[Topic, int], int]) -> bool:
+        """Commit next offsets by (topic, partition); False where the partitions went to another member meanwhile."""
+        try:
+            self._consumer.commit(
+                {
+                    TopicPartition(topic_name(self._settings, topic), partition): OffsetAndMetadata(offset, "", -1)
+                    for (topic, partition), offset in offsets.items()
+                }
+            )
+        except CommitFailedError:
+            return False
+        except KafkaError as error:
+            raise unavailable(self._settings, error) from error
+        return True
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def next_offsets(messages: Sequence[RawRecord]) -> dict[tuple[Topic, int], int]:
+    """What to commit after these messages."""
+    offsets: dict[tuple[Topic, int], int] = {}
+    for message in messages:
+        key = (message.topic, message.partition)
+        offsets[key] = max(offsets.get(key, 0), message.offset + 1)
+    return offsets

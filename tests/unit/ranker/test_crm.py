@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import torch
+
+from contracts.settings import load_settings
+from hein.network import HEIN, HeinConfig
+from ranker.crm import CRM, CRMConfig, JointModel
+from ranker.features import FeatureConfig, Features
+from ranker.offline import build_joint
+
+SIZES = FeatureConfig(user_buckets=50, item_buckets=60, attribute_buckets=20, history=5, n_attributes=3, d_embedding=8)
+
+
+def joint_of() -> JointModel:
+    torch.manual_seed(0)
+    hein = HEIN(HeinConfig(d_text=6, d_hidden=8, d_aug=4, n_shared=1, n_dedicated=2, dropout=0.0))
+    return JointModel(CRM(CRMConfig(backbone="din", features=SIZES, d_aug=4)), hein)
+
+
+def batch_of(n: int) -> Features:
+    generator = torch.Generator().manual_seed(0)
+    return Features(
+        user=torch.randint(1, 50, (n,), generator=generator),
+        history_items=torch.randint(1, 60, (n, 5), generator=generator),
+        history_attributes=torch.randint(0, 20, (n, 5, 3), generator=generator),
+        history_liked=torch.randint(1, 4, (n, 5), generator=generator),
+        item=torch.randint(1, 60, (n,), generator=generator),
+        item_attributes=torch.randint(0, 20, (n, 3), generator=generator),
+    )
+
+
+def test_hein_runs_once_per_distinct_row_and_gives_what_row_by_row_gives() -> None:
+    joint = joint_of().eval()
+    assert joint.hein is not None
+    matrix = torch.randn(9, 6)
+    users, items = torch.tensor([1, 1, 2, 1, 2]), torch.tensor([3, 4, 3, 3, 4])
+    sizes = []
+    joint.hein.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
+    together = joint(batch_of(5), users, items, matrix)
+    assert sizes == [2, 2]
+    plain = joint.crm(batch_of(5), joint.hein(matrix[users], "user"), joint.hein(matrix[items], "item"))
+    torch.testing.assert_close(together, plain)
+
+
+def test_row_zero_is_the_default_vector_whatever_the_matrix_holds() -> None:
+    joint = joint_of().eval()
+    missing = torch.zeros(5, dtype=torch.long)
+    torch.testing.assert_close(joint(batch_of(5), missing, missing, torch.randn(9, 6)), joint.crm(batch_of(5)))
+
+
+def test_one_loss_trains_hein_through_both_streams() -> None:
+    joint = joint_of()
+    joint(batch_of(5), torch.arange(1, 6), torch.arange(1, 6), torch.randn(9, 6)).sum().backward()
+    assert joint.hein is not None
+    assert all(p.grad is not None and p.grad.any() for name, p in joint.hein.named_parameters() if "w1" in name or "gate" in name)
+
+
+def test_the_base_arm_has_no_knowledge_and_the_other_is_sized_by_the_settings() -> None:
+    settings = load_settings(model={"hash_buckets": 64}, hein={"d_aug": 5, "n_shared": 3})
+    base = build_joint(settings, 0, base=True)
+    assert base.hein is None
+    assert base.crm.config.d_aug == 0
+    knowing = build_joint(settings, 6)
+    assert knowing.hein is not None
+    assert (knowing.crm.config.d_aug, knowing.hein.config.d_text, knowing.hein.config.n_shared) == (5, 6, 3)

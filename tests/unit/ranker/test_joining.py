@@ -1,0 +1,259 @@
+"""What an impression says depends on the two logs alone: not on interleaving, copies or restarts."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.records import FeatureSnapshot, Impression, InteractionEvent, Ranking, ScoredItem
+from ranker.joining import ImpressionJoiner
+
+WINDOW, LATENESS = 100, 20
+LATEST = 1_000_000
+
+
+def ranking(name, event_ms=1_000, items=("a", "b"), user="u", score=0.5):
+    scored = tuple(ScoredItem(item=item, score=score) for item in items)
+    return Ranking(
+        ranking=name, user=user, items=scored, version=1, step=0, event_ms=event_ms, took_ms=1.0, snapshot=FeatureSnapshot()
+    )
+
+
+def event(item, name="r", event_ms=1_010, action="click", user="u"):
+    return InteractionEvent(user=user, item=item, action=action, event_ms=event_ms, ranking=name)
+
+
+def joiner(max_open=1_000, start=(0, 0)):
+    return ImpressionJoiner(WINDOW, LATENESS, max_open, start)
+
+
+def labels(impression):
+    return {one.item: one.label for one in impression.items}
+
+
+def test_a_window_closes_when_the_interactions_watermark_reaches_its_end_and_silence_is_a_zero():
+    join = joiner()
+    join.add_ranking(0, ranking("r"))
+    join.add_interaction(0, event("b"))
+    join.add_interaction(1, event("x", None, 1_119))
+    assert join.closed() == []
+    join.add_interaction(2, event("x", None, 1_120))
+    (impression,) = join.closed()
+    assert labels(impression) == {"a": 0.0, "b": 1.0}
+    assert [one.position for one in impression.items] == [0, 1]
+    assert join.closed() == []
+
+
+def test_the_last_label_closes_a_ranking_at_once_and_a_positive_beats_a_negative():
+    join = joiner()
+    join.add_ranking(0, ranking("r"))
+    join.add_interaction(0, event("a", action="view"))
+    join.add_interaction(1, event("a", action="skip"))
+    join.add_interaction(2, event("a", action="click"))
+    join.add_interaction(3, event("a", action="skip"))
+    assert join.closed() == []
+    join.add_interaction(4, event("b", action="dislike"))
+    (impression,) = join.closed()
+    assert labels(impression) == {"a": 1.0, "b": 0.0}
+    join.add_interaction(5, event("b", action="like"))
+    assert join.closed() == []
+    assert join.counts.late_interactions == 1
+
+
+def test_what_does_not_belong_to_a_ranking_is_counted_and_ignored():
+    join = joiner()
+    join.add_ranking(0, ranking("r"))
+    for offset, wrong in enumerate([event("a", user="other"), event("z"), event("a", event_ms=1_100), event("a", event_ms=979)]):
+        join.add_interaction(offset, wrong)
+    assert join.counts.unmatched == 4
+    join.add_interaction(9, event("x", None, LATEST))
+    assert labels(join.closed()[0]) == {"a": 0.0, "b": 0.0}
+
+
+def test_an_interaction_waits_for_its_ranking_within_the_bound():
+    join = joiner(max_open=2)
+    for offset, name in enumerate(["r1", "r2", "r3"]):
+        join.add_interaction(offset, event("a", name))
+    assert (join.n_waiting, join.counts.dropped) == (2, 1)
+    for offset, name in enumerate(["r1", "r2"]):
+        join.add_ranking(offset, ranking(name))
+    join.add_interaction(9, event("x", None, LATEST))
+    assert [labels(one)["a"] for one in join.closed()] == [0.0, 1.0]
+
+
+def test_beyond_the_bound_the_oldest_ranking_closes_early_and_is_counted():
+    join = joiner(max_open=3)
+    for offset in range(50):
+        join.add_ranking(offset, ranking(f"r{offset}", 1_000 + offset % 7))
+    assert (join.n_open, join.counts.closed_early) == (3, 47)
+    assert len(join.closed()) == 47
+    assert len(join._rankings) <= 6
+
+
+def test_what_nothing_can_name_any_more_is_forgotten():
+    join = joiner()
+    for at in range(3_000):
+        join.add_ranking(at, ranking(f"r{at}", 10 * at))
+        join.add_interaction(at, event("a", f"r{at}" if at % 2 else "never", 10 * at))
+        join.closed()
+        join.low_watermarks()
+    assert len(join._rankings) < 50
+    assert join.n_waiting < 50
+    assert len(join._waiting_for) < 50
+    assert len(join._ends) < 50
+
+
+def test_wall_clock_time_closes_an_idle_partition_and_spares_what_comes_after():
+    join = joiner()
+    join.add_ranking(0, ranking("r"))
+    join.advance(119)
+    assert join.closed() == []
+    join.advance(120)
+    assert [one.ranking for one in join.closed()] == ["r"]
+    join.add_ranking(1, ranking("s", 1_001))
+    assert join.closed() == []
+
+
+def test_low_watermarks_of_a_joiner_that_has_read_nothing_are_where_it_started():
+    assert joiner(start=(7, 40)).low_watermarks() == (7, 40)
+
+
+def test_a_restart_does_not_let_in_what_was_late_before_it():
+    events = [event("x", None, 1_125), event("a", "open", 1_050), event("a", "shut", 1_010)]
+    rankings = [ranking("open", 1_040), ranking("shut", 1_000)]
+    join = joiner()
+    for offset, one in enumerate(rankings):
+        join.add_ranking(offset, one)
+    for offset, one in enumerate(events):
+        join.add_interaction(offset, one)
+    before = join.closed()
+    low_rankings, low_interactions = join.low_watermarks()
+    again = joiner(start=(low_rankings, low_interactions))
+    for offset in range(low_rankings, 2):
+        again.add_ranking(offset, rankings[offset])
+    for offset in range(low_interactions, 3):
+        again.add_interaction(offset, events[offset])
+    assert [labels(one)["a"] for one in before] == [0.0]
+    assert again.closed() == before
+
+
+def test_a_restart_does_not_take_a_copy_for_a_new_ranking():
+    rankings = [ranking("r"), ranking("open", 1_001), ranking("r", score=0.9)]
+    join = joiner()
+    for offset, one in enumerate(rankings):
+        join.add_ranking(offset, one)
+    join.add_interaction(0, event("a"))
+    join.add_interaction(1, event("b"))
+    before = join.closed()
+    low_rankings, low_interactions = join.low_watermarks()
+    again = joiner(start=(low_rankings, low_interactions))
+    for offset in range(low_rankings, 3):
+        again.add_ranking(offset, rankings[offset])
+    for offset in range(low_interactions, 2):
+        again.add_interaction(offset, event("ab"[offset]))
+    assert again.closed() == before
+
+
+def expected(rankings: list[Ranking], events: list[InteractionEvent]) -> dict[str, Impression]:
+    """The definition at the top of ranker/joining.py, read off whole logs."""
+    accepted: dict[str, Ranking] = {}
+    newest = -1
+    for one in rankings:
+        if newest - LATENESS < one.event_ms + WINDOW and one.ranking not in accepted:
+            accepted[one.ranking] = one
+        newest = max(newest, one.event_ms)
+    return {name: _impression(one, events) for name, one in accepted.items()}
+
+
+def _impression(one: Ranking, events: list[InteractionEvent]) -> Impression:
+    found: dict[str, float] = {}
+    newest = -1
+    end = one.event_ms + WINDOW
+    for each in events:
+        fits = each.ranking == one.ranking and each.user == one.user and each.item in {s.item for s in one.items}
+        if fits and newest - LATENESS < end and one.event_ms - LATENESS <= each.event_ms < end and len(found) < len(one.items):
+            found[each.item] = max(found.get(each.item, 0.0), float(each.action == "click"))
+        newest = max(newest, each.event_ms)
+    join = joiner()
+    join.add_ranking(0, one)
+    join.add_interaction(0, event("x", None, LATEST))
+    (blank,) = join.closed()
+    items = tuple(type(i)(item=i.item, label=found.get(i.item, 0.0), score=i.score, position=i.position) for i in blank.items)
+    return Impression(**{name: getattr(blank, name) for name in blank.__struct_fields__ if name != "items"}, items=items)
+
+
+names = st.sampled_from([f"r{n}" for n in range(6)])
+drift = st.integers(0, 60)
+jitter = st.integers(-90, 30)
+
+
+@st.composite
+def logs(draw):
+    rankings, events, now = [], [], 1_000
+    when: dict[str, int] = {}  # a copy of a ranking carries the request's time, but its scores may be another model's
+    for name, step, late, score in draw(st.lists(st.tuples(names, drift, jitter, st.sampled_from([0.1, 0.2])), max_size=12)):
+        now += step
+        rankings.append(ranking(name, when.setdefault(name, now + late), score=score))
+    now = 1_000
+    actions = st.sampled_from(["click", "skip"])
+    users = st.sampled_from(["u", "u", "u", "other"])
+    lines = st.lists(st.tuples(names, drift, jitter, st.sampled_from("abz"), actions, users), max_size=25)
+    for name, step, late, item, action, user in draw(lines):
+        now += step
+        events.append(event(item, name, now + late, action, user))
+    return rankings, [*events, event("x", None, LATEST)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(logs(), st.lists(st.sampled_from("rrrriiiiiieccx"), max_size=60))
+def test_any_interleaving_with_restarts_from_the_low_watermarks_gives_the_impressions_of_the_whole_logs(both, steps):
+    rankings, events = both
+    emitted: dict[str, set[bytes]] = {}
+    committed = (0, 0)
+    join, at_r, at_i = joiner(), 0, 0
+
+    def emit():
+        for one in join.closed():
+            emitted.setdefault(one.ranking, set()).add(repr(one).encode())
+
+    for step in [*steps, *("r" * len(rankings)), *("i" * len(events)), "e"]:
+        if step == "r" and at_r < len(rankings):
+            join.add_ranking(at_r, rankings[at_r])
+            at_r += 1
+        elif step == "i" and at_i < len(events):
+            join.add_interaction(at_i, events[at_i])
+            at_i += 1
+        elif step == "e":  # published, then killed before the commit
+            emit()
+        elif step == "c":
+            emit()
+            low = join.low_watermarks()
+            assert low[0] >= committed[0]
+            assert low[1] >= committed[1]
+            committed = low
+        elif step == "x":
+            join = joiner(start=committed)
+            at_r, at_i = committed
+    assert emitted == {name: {repr(one).encode()} for name, one in expected(rankings, events).items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs(), st.data())
+def test_redelivered_offsets_have_no_effect(both, data):
+    rankings, events = both
+    join, again = joiner(), joiner()
+    for offset, one in enumerate(rankings):
+        join.add_ranking(offset, one)
+    for offset, one in enumerate(events):
+        join.add_interaction(offset, one)
+    once = join.closed()
+    for offset, one in enumerate(rankings):
+        back = data.draw(st.integers(0, offset))
+        for repeated in range(back, offset + 1):
+            again.add_ranking(repeated, rankings[repeated])
+        again.add_ranking(offset, one)
+    for offset in range(len(events)):
+        back = data.draw(st.integers(0, offset))
+        for repeated in range(back, offset + 1):
+            again.add_interaction(repeated, events[repeated])
+    assert again.closed() == once
