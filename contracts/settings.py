@@ -137,6 +137,8 @@ class Rank(Section):
     port: Port = Field(28080, description="of the HTTP server and its page")
     max_candidates: Annotated[int, Field(ge=1, le=10_000)] = Field(1_000, description="candidates in one request")
     max_users: Positive = Field(1_000_000, description="users whose history is held; beyond it the least recent goes")
+    dataset: str = Field("", description="where the data comes from, as the page says it")
+    simulated: bool = Field(default=False, description="whether the users are simulated; the page says so")
     miss_timeout_s: Seconds = Field(0.05, description="deadline of the one batched read for vectors not in the local matrix")
     threads: Positive = Field(1, description="torch threads")
 

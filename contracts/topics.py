@@ -14,7 +14,7 @@ Kept = Literal["compacted", "by time", "long"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One topic. ``key`` names the field that is the partition key. ``wire`` is msgpack where vectors travel (raw float32 bytes)."""
+    """One topic. ``key`` names the field that is the partition key; ``wire`` is msgpack where vectors travel (raw float32)."""
 
     name: str
     key: str
@@ -24,7 +24,7 @@ class Topic:
 
     @property
     def tombstones(self) -> bool:
-        """Whether an empty value means that the key is gone. `encodings` keeps its past for point-in-time training, and still tells."""
+        """Whether an empty value means that the key is gone (`encodings` keeps its past for training, and still tells)."""
         return self.kept == "compacted" or self.name == "encodings"
 
 

@@ -54,7 +54,7 @@ def prompt_version(scenario: Scenario) -> str:
 
 
 def answer_schema(scenario: Scenario) -> dict[str, Any]:
-    """JSON schema of an answer. No maxLength: with it, one decoder lets raw control characters into strings; lengths are checked later."""
+    """JSON schema of an answer. No maxLength: one decoder then lets raw control characters in; `answers` checks lengths."""
     return {
         "type": "object",
         "properties": {

@@ -1,7 +1,8 @@
 """The one-time export of a text encoder to ONNX: the only module that runs the encoder in torch, and in a process of its own.
 
-``python -m hein.export FOLDER OUT`` writes OUT/model.onnx and checks it against torch before it says so. A role never imports
-torch for encoding: it calls `exported`, which starts that process when the cache has no export yet.
+``python -m hein.export FOLDER OUT`` writes OUT/model.onnx and checks it against torch before it says so; with ``--variant int8`` the
+first argument is the folder of an fp32 export. A role never imports torch for encoding: it calls `exported`, which starts that
+process when the cache has no export yet.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,10 +44,11 @@ def exported(folder: ModelFolder, cache: Path, variant: str) -> Path:
     final = cache / f"{folder.fingerprint}-{variant}"
     if not (final / MODEL_FILE).is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        source = folder.path if variant == "fp32" else exported(folder, cache, "fp32").parent
         log.info("exporting %s to ONNX (%s), once; kept in %s", folder.name, variant, final)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".export-", ignore_cleanup_errors=True) as made:
             out = Path(made) / "out"
-            _in_own_process(folder.path, out, variant)
+            _in_own_process(source, out, variant)
             try:
                 out.rename(final)
             except OSError:
@@ -56,8 +57,8 @@ def exported(folder: ModelFolder, cache: Path, variant: str) -> Path:
     return final / MODEL_FILE
 
 
-def _in_own_process(folder: Path, out: Path, variant: str) -> None:
-    command = [sys.executable, "-m", "hein.export", str(folder), str(out), "--variant", variant]
+def _in_own_process(source: Path, out: Path, variant: str) -> None:
+    command = [sys.executable, "-m", "hein.export", str(source), str(out), "--variant", variant]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(  # noqa: S603 - our own module, arguments not from a shell
         command, env=env, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False
@@ -65,13 +66,13 @@ def _in_own_process(folder: Path, out: Path, variant: str) -> None:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise SettingsError(
-            f"encoder.model {folder} that cannot be exported ({last})",
+            f"encoder.model {source} that cannot be exported ({last})",
             wanted="a transformer that torch.onnx can trace",
-            todo=f"run `python -m hein.export {folder} OUT` to see why, or set encoder.model to another folder",
+            todo=f"run `python -m hein.export {source} OUT --variant {variant}` to see why, or set encoder.model to another folder",
         )
 
 
-def export(folder: Path, out: Path, variant: str) -> None:
+def export(folder: Path, out: Path) -> None:
     """Write ``out/model.onnx``: token ids to hidden states, (B, L) -> (B, L, d_text).
 
     Raises:
@@ -106,8 +107,6 @@ def export(folder: Path, out: Path, variant: str) -> None:
             dynamo=False,
         )
     _check(hidden, file, model.config.vocab_size, names)
-    if variant != "fp32":
-        _quantise(file, reduce_range=variant == "int8-reduced")
 
 
 def _hidden_states(model: Any, names: list[str]) -> Any:
@@ -150,26 +149,39 @@ def _check(hidden: Any, file: Path, vocabulary: int, names: list[str]) -> None:
             raise RuntimeError(f"the ONNX graph is off by {off:.2g} from torch for {n_texts} texts of {n_tokens} tokens")
 
 
-def _quantise(file: Path, *, reduce_range: bool) -> None:
+def quantise(fp32: Path, out: Path, *, reduce_range: bool) -> None:
+    """Write ``out/model.onnx``: the products of an fp32 export with int8 weights, one scale per channel.
+
+    Args:
+        fp32: Folder of the fp32 export.
+        out: A folder that is made.
+        reduce_range: 7 bits instead of 8, for processors that sum int8 products in 16 bits and saturate.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    fp32 = file.with_name("fp32.onnx")
-    shutil.move(file, fp32)
+    out.mkdir(parents=True)
     logging.getLogger().setLevel(logging.ERROR)  # it recommends a preprocessing that changes nothing here
     quantize_dynamic(
-        fp32, file, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=reduce_range, weight_type=QuantType.QInt8
+        fp32 / MODEL_FILE,
+        out / MODEL_FILE,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        reduce_range=reduce_range,
+        weight_type=QuantType.QInt8,
     )
-    fp32.unlink()
 
 
 def main() -> None:
-    """``python -m hein.export FOLDER OUT [--variant fp32|int8|int8-reduced]``."""
+    """``python -m hein.export SOURCE OUT [--variant fp32|int8|int8-reduced]``."""
     parser = argparse.ArgumentParser(description="Export a sentence-transformers folder to ONNX.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", type=Path, help="the model; for int8 its fp32 export")
     parser.add_argument("out", type=Path)
     parser.add_argument("--variant", choices=["fp32", "int8", "int8-reduced"], default="fp32")
     arguments = parser.parse_args()
-    export(arguments.folder, arguments.out, arguments.variant)
+    if arguments.variant == "fp32":
+        export(arguments.source, arguments.out)
+    else:
+        quantise(arguments.source, arguments.out, reduce_range=arguments.variant == "int8-reduced")
 
 
 if __name__ == "__main__":

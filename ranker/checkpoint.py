@@ -137,6 +137,8 @@ def save_step(  # noqa: PLR0913 - the fields of a manifest that a step changes, 
     steps = sorted(int(path.stem.removeprefix("step-")) for path in home.glob("step-*.safetensors"))
     for old in [number for number in steps if 0 < number <= step][:-keep]:
         (home / _step_file(old)).unlink(missing_ok=True)
+    for half in home.glob(".step-*.part"):  # left by a killed run: only one process writes steps
+        half.unlink(missing_ok=True)
     return manifest
 
 

@@ -54,8 +54,8 @@ class JoinCounts:
 class _Log:
     """One log's progress: next offset, highest event time, and the records that were higher than all before them."""
 
-    def __init__(self, next_offset: int) -> None:
-        self.next_offset = next_offset
+    def __init__(self) -> None:
+        self.next_offset = 0
         self.max_ms = _NEVER
         self._highs: list[int] = []  # offsets, ascending
 
@@ -68,9 +68,8 @@ class _Log:
                 self._highs = self._highs[::2]
 
     def resume_at(self, needed: int) -> int:
-        """The last offset at or before ``needed`` from which the maximum comes out the same."""
-        at = bisect_right(self._highs, needed)
-        return self._highs[at - 1] if at else needed
+        """The last offset at or before ``needed``, which is not before the first read, from which the maximum comes out the same."""
+        return self._highs[bisect_right(self._highs, needed) - 1]
 
     def forget_before(self, offset: int) -> None:
         self._highs = self._highs[bisect_left(self._highs, offset) :]
@@ -124,15 +123,14 @@ class ImpressionJoiner:
         window_ms: Event time after a ranking in which interactions count.
         lateness_ms: Event time by which records of one log may arrive out of order.
         max_open: Bound on open rankings, and on interactions that wait for theirs.
-        start: Offsets (rankings, interactions) of the first records that will come: what `low_watermarks` said, or 0.
     """
 
-    def __init__(self, window_ms: int, lateness_ms: int, max_open: int, start: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, window_ms: int, lateness_ms: int, max_open: int) -> None:
         self.counts = JoinCounts()
         self._window_ms = window_ms
         self._lateness_ms = lateness_ms
         self._max_open = max_open
-        self._rankings_log, self._interactions_log = _Log(start[0]), _Log(start[1])
+        self._rankings_log, self._interactions_log = _Log(), _Log()
         self._rankings: OrderedDict[str, _Joining] = OrderedDict()  # by offset; closed ones too, until no copy can come
         self._ends: list[tuple[int, int, str]] = []  # heap of (end_ms, offset, ranking) of the open ones
         self._n_open = 0
@@ -217,11 +215,22 @@ class ImpressionJoiner:
         self.counts.impressions += len(done)
         return [one.impression() for one in done]
 
-    def low_watermarks(self) -> tuple[int, int]:
+    def low_watermarks(self) -> tuple[int | None, int | None]:
         """Offsets (rankings, interactions) from which a new joiner comes to the same state: the smallest still needed.
 
-        Call it right after `closed`, publish, then commit.
+        None for a log of which nothing was read: there is nothing to commit. Call it right after `closed`, publish, then commit.
         """
+        low_rankings = self._low_rankings() if self._rankings_log.next_offset else None
+        if not self._interactions_log.next_offset:
+            return low_rankings, None
+        log = self._interactions_log
+        needs = [one.needs for one in self._rankings.values() if one.needs is not None]
+        needs.extend(list(self._waiting)[:1])
+        low_interactions = log.resume_at(min(needs, default=log.next_offset))
+        log.forget_before(low_interactions)
+        return low_rankings, low_interactions
+
+    def _low_rankings(self) -> int:
         log = self._rankings_log
         needed = (one.offset for one in self._rankings.values() if not self._is_over(one))
         low = log.resume_at(min(needed, default=log.next_offset))
@@ -230,12 +239,7 @@ class ImpressionJoiner:
                 low = log.resume_at(one.offset)
         log.forget_before(low)
         self._forget(low)
-        needs = [one.needs for one in self._rankings.values() if one.needs is not None and one.offset >= low]
-        needs.extend(list(self._waiting)[:1])
-        other = self._interactions_log
-        low_interactions = other.resume_at(min(needs, default=other.next_offset))
-        other.forget_before(low_interactions)
-        return low, low_interactions
+        return low
 
     def _watermark(self, log: _Log) -> int:
         return max(log.max_ms - self._lateness_ms, _NEVER)

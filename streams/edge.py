@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from contracts.codec import Record, decode
+from contracts.codec import Record, decode, key_of
 from contracts.errors import RecordError
 from contracts.records import DeadLetter
 from contracts.topics import Topic
@@ -62,13 +62,18 @@ def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -
             record = decode(message.topic, message.value, as_type=message.topic.record, now_ms=now_ms)
         except RecordError as error:
             dead_letter(role, message, str(error), publisher)
+            continue
+        wanted = key_of(message.topic, record)
+        if message.key != wanted:  # on another partition it would meet another owner, and overtake its own history
+            reason = f"got key {message.key!r}; wanted {wanted!r}, the record's {message.topic.key}; mend the producer"
+            dead_letter(role, message, reason, publisher)
         else:
             admitted.append(Admitted(record=record, raw=message))
     return admitted
 
 
 def read(message: RawRecord) -> Record | None:
-    """The record in a message, or None where it does not fit: for roles that read a topic whose owner dead-letters the bad ones."""
+    """The record in a message, or None where it does not fit: for topics whose bad records another role dead-letters."""
     if message.value is None:
         return None
     try:
@@ -78,7 +83,7 @@ def read(message: RawRecord) -> Record | None:
 
 
 def dead_letter(role: str, message: RawRecord, reason: str, publisher: KafkaPublisher) -> None:
-    """Put one message into the dead letters, as it was (its first 500,000 bytes), with where it came from and why."""
+    """Put one message into the dead letters: its first 500,000 bytes, where it came from, and why."""
     DEAD_LETTERS.labels(role, message.topic.name).inc()
     log.warning("dead letter: %s[%d]@%d: %s", message.topic.name, message.partition, message.offset, reason[:500])
     publisher.dead_letter(

@@ -15,7 +15,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from contracts.errors import RekiError
+from contracts.errors import RekiError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,15 @@ def retriable(error: BaseException) -> bool:
     return isinstance(error, RekiError) and error.retriable
 
 
+def held(error: BaseException) -> bool:
+    """Whether a record has to wait: the error is not its own. A refused key or model waits for whoever mends the settings."""
+    return retriable(error) or isinstance(error, SettingsError)
+
+
 def retrying() -> AsyncRetrying:
     """For agents. What waits here is held by Kafka; nothing is lost."""
     return AsyncRetrying(
-        retry=retry_if_exception(retriable), wait=_WAIT, before_sleep=before_sleep_log(log, logging.WARNING), reraise=True
+        retry=retry_if_exception(held), wait=_WAIT, before_sleep=before_sleep_log(log, logging.WARNING), reraise=True
     )
 
 

@@ -32,7 +32,7 @@ def run_roles(settings: Settings, roles: Sequence[str]) -> int:
     logging.basicConfig(
         level=settings.logs.level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a counter's birthday is noise
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     publisher = _connected(settings)

@@ -1,7 +1,7 @@
 """Reads whole topics without a group: how a ranker, a trainer or an offline training run sees the same state as everybody else.
 
-A tail never writes dead letters: every topic has one owner stage that does (docs/architecture.md); a tail counts what it cannot read
-and goes on.
+A tail never writes dead letters: every topic has one owner stage that does (docs/architecture.md); a tail counts what it cannot
+read and goes on.
 """
 
 from __future__ import annotations

@@ -199,7 +199,12 @@ def _rank(settings: Settings, publisher: KafkaPublisher) -> Part:
     services, missing = _loops(live, rank)
     store = knowledge_store(settings)
     app = build_app(
-        scorer, partial(knowledge_of, store), lambda: {"rank": missing()} if missing() else {}, rank.publish, settings
+        scorer,
+        partial(knowledge_of, store),
+        lambda: {"items, interactions and models are read": live.caught_up.is_set()},
+        rank.publish,
+        settings,
+        {"dataset": settings.rank.dataset, "simulated": settings.rank.simulated},
     )
     return Part(role="rank", services=services, missing=missing, http=app, close=[store.close])
 

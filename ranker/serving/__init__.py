@@ -1,1 +1,1 @@
-""""""
+"""The ranker over HTTP, and its page."""

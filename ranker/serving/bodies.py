@@ -1,4 +1,4 @@
-"""Bodies of requests and answers: decoded and encoded by msgspec, which costs a tenth of what a validation framework costs here."""
+"""Bodies of requests and answers, decoded and encoded by msgspec: a list of 200 ids is checked in microseconds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,6 @@ class RankAnswer(Struct, frozen=True, kw_only=True):
 
 
 B = TypeVar("B", RankBody, ExplainBody)
-_decoders = {RankBody: msgspec.json.Decoder(RankBody), ExplainBody: msgspec.json.Decoder(ExplainBody)}
 
 
 def decode_body(raw: bytes, as_type: type[B], now_ms: int) -> B:
@@ -91,10 +90,9 @@ def decode_body(raw: bytes, as_type: type[B], now_ms: int) -> B:
     """
     fields = ", ".join(as_type.__struct_fields__)
     try:
-        body = _decoders[as_type].decode(raw)
+        body = msgspec.json.decode(raw, type=as_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RankRequestError(f"{raw[:80]!r} ({error})", wanted=f"a JSON object of {fields}", todo=_TODO) from error
-    assert isinstance(body, as_type)
     if body.event_ms is not None and body.event_ms > now_ms + FAR_FUTURE_MS:
         raise RankRequestError(f"event_ms {body.event_ms}", wanted=f"at most a day after now ({now_ms} ms)", todo=_TODO)
     return body

@@ -1,4 +1,7 @@
-"""What a ranker says about itself: Prometheus for machines, `live` for the page. One registry per app, so that tests can have many."""
+"""What a ranker says about itself: Prometheus for machines, `live` for the page.
+
+One registry per app, so that tests can have many.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class RankerMetrics(Collector):
             "reki_rank_seconds", "Time of one ranking, without HTTP.", registry=self._registry, buckets=_BUCKETS_S
         )
         self._candidates = Histogram(
-            "reki_rank_candidates", "Candidates of one ranking.", registry=self._registry, buckets=(1, 10, 50, 100, 200, 500, 1_000)
+            "reki_rank_candidates",
+            "Candidates of one ranking.",
+            registry=self._registry,
+            buckets=(1, 10, 50, 100, 200, 500, 1_000),
         )
         self._refused = {"invalid": 0, "not_ready": 0}
         self._recent_ms: deque[float] = deque(maxlen=_RECENT)

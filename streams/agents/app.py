@@ -1,9 +1,13 @@
-"""Makes faust apps. One app a role, so that roles can be grouped into processes in any way without moving their groups or tables."""
+"""Makes faust apps: one a role, so that roles can be grouped into processes in any way and keep their groups and tables."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Sequence
+from typing import Any, cast
+
 import faust
-from faust.types import TopicT
+from faust.streams import Stream
+from faust.types import EventT, StreamT, TopicT
 
 from contracts.settings import Settings
 from contracts.topics import Topic
@@ -49,3 +53,8 @@ def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT:
         value_serializer="raw",
         allow_empty=True,
     )
+
+
+def batches(stream: StreamT[Any], n_records: int) -> AsyncIterable[Sequence[EventT[bytes]]]:
+    """The stream in batches, waiting at most 0.1 s for company. A batch counts as done when the next one is asked for."""
+    return cast("AsyncIterable[Sequence[EventT[bytes]]]", cast("Stream[Any]", stream).take_events(n_records, within=0.1))

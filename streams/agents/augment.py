@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import faust
-from faust.streams import Stream
+from faust.types import StreamT
 
 from contracts.records import EncodedKnowledge
 from contracts.settings import Settings
 from contracts.topics import ENCODINGS, VECTORS
-from streams.agents.app import faust_app, source
+from streams.agents.app import batches, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
 from streams.roles.versions import Versions
@@ -33,8 +33,8 @@ def augment_app(settings: Settings, versions: Versions, handler: BatchHandler) -
         return await asyncio.to_thread(augment, admitted)
 
     @app.agent(source(app, settings, ENCODINGS))
-    async def augment_encodings(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(_BATCH, within=0.1):
+    async def augment_encodings(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, _BATCH):
             await handler.handle(ENCODINGS, events, work)
 
     return app

@@ -1,4 +1,6 @@
-"""What every agent does with a batch: admit, work, send, wait for the acknowledgement. Retriable errors hold the partition, bad records do not.
+"""What every agent does with a batch: admit, work, send, wait for the acknowledgement.
+
+Retriable errors hold the partition, bad records do not.
 
 faust acknowledges a batch when the agent asks for the next one, so nothing may leave here before its results are safe.
 """
@@ -16,7 +18,7 @@ from contracts.codec import Record
 from contracts.topics import Topic
 from streams.edge import Admitted, RawRecord, admit, dead_letter
 from streams.publisher import KafkaPublisher
-from streams.retrying import retriable, retrying
+from streams.retrying import held, retrying
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +61,21 @@ class BatchHandler:
             )
             for event in events
         ]
-        async for attempt in retrying():
-            with attempt:
-                await self._once(messages, work, settle)
+        try:
+            async for attempt in retrying():
+                with attempt:
+                    await self._once(messages, work, settle)
+        except BaseException:  # also when the worker stops: faust acknowledges what it handed out, done or not
+            for event in events:
+                event.message.acked = True  # says so to faust alone; its offset stays uncommitted and it comes again
+            raise
 
     async def _once(self, messages: list[RawRecord], work: Work, settle: Settle | None) -> None:
         admitted = admit(self.role, messages, self.publisher)
         try:
             outputs = await work(admitted) if admitted else []
         except Exception as error:
-            if retriable(error):
+            if held(error):
                 raise
             outputs = await self._one_by_one(admitted, work)
         self.send(outputs)
@@ -82,7 +89,7 @@ class BatchHandler:
             try:
                 outputs += await work([one])
             except Exception as error:
-                if retriable(error):
+                if held(error):
                     raise
                 log.debug("failed on one record", exc_info=error)
                 dead_letter(self.role, one.raw, f"{type(error).__name__}: {error}", self.publisher)

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import faust
-from faust.streams import Stream
+from faust.types import StreamT
 
 from contracts.records import Knowledge
 from contracts.settings import Settings
 from contracts.topics import ENCODINGS, KNOWLEDGE
 from hein.encoding import Encoding
-from streams.agents.app import faust_app, source
+from streams.agents.app import batches, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
 
@@ -33,8 +33,8 @@ def encode_app(settings: Settings, stage: Encoding, handler: BatchHandler) -> fa
         return await asyncio.to_thread(encode, admitted)
 
     @app.agent(source(app, settings, KNOWLEDGE))
-    async def encode_knowledge(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(_BATCH, within=0.1):
+    async def encode_knowledge(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, _BATCH):
             await handler.handle(KNOWLEDGE, events, work)
 
     return app

@@ -1,7 +1,7 @@
 """knowledge-requests (and imported-knowledge) -> ask -> knowledge.
 
-What was imported for a subject, and what was asked about it last, stand in a table under the subject's key: a request finds the answer
-that was imported before it, and an answer imported after it is used at once.
+What was imported for a subject, and what was asked about it last, stand in a table under the subject's key: a request finds
+the answer that was imported before it, and an answer imported after it is used at once.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import faust
-from faust.streams import Stream
 import msgspec
+from faust.types import StreamT
 
 from contracts.records import Knowledge, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.topics import IMPORTED, KNOWLEDGE, REQUESTS
 from extractor.extraction import Extraction, ExtractionFailure, usable_import
-from streams.agents.app import faust_app, source
+from streams.agents.app import batches, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted, dead_letter
 from streams.publisher import KafkaPublisher
@@ -90,13 +90,13 @@ def extract_app(settings: Settings, extraction: Extraction, handler: BatchHandle
     stage = Extracting(table, extraction, handler.publisher)
 
     @app.agent(source(app, settings, REQUESTS))
-    async def extract_requests(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(4 * settings.extract.concurrency, within=0.1):
+    async def extract_requests(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, 4 * settings.extract.concurrency):
             await handler.handle(REQUESTS, events, stage.requests)
 
     @app.agent(source(app, settings, IMPORTED))
-    async def extract_imports(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(500, within=0.1):
+    async def extract_imports(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, 500):
             await handler.handle(IMPORTED, events, stage.imports)
 
     return app

@@ -1,7 +1,8 @@
 """items and interactions -> what needs knowledge? -> knowledge-requests.
 
-The catalogue (every worker needs all titles) and the users' histories are faust tables: in memory, and in their changelogs, from which a
-restarted worker comes back. Both are written under the entity's own key, so their partitions are those of `items` and `interactions`.
+The catalogue (every worker needs all titles) and the users' histories are faust tables: in memory, and in their changelogs, from
+which a restarted worker comes back. Both are written under the entity's own key, so their partitions are those of `items` and
+`interactions`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections import defaultdict
 from typing import Any
 
 import faust
-from faust.streams import Stream
 import msgspec
+from faust.types import StreamT
 
 from contracts.records import HistoryEntry, InteractionEvent, ItemEvent, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.subjects import item_subject
 from contracts.topics import INTERACTIONS, ITEMS, KNOWLEDGE, REQUESTS
 from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, UserState, content_hash
-from streams.agents.app import faust_app, source
+from streams.agents.app import batches, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
 
@@ -53,9 +54,9 @@ class Planning:
         self._user_planner = user_planner
 
     async def items(self, admitted: list[Admitted]) -> list[Output]:
-        """Requests for new and changed items; tombstones for the knowledge of removed ones."""
+        """Requests for new and changed items; tombstones for the knowledge of removed ones. Of one item, the last event counts."""
         outputs: list[Output] = []
-        for one in admitted:
+        for one in {one.record.item if isinstance(one.record, ItemEvent) else one.key: one for one in admitted}.values():
             event = one.record
             if event is None or (isinstance(event, ItemEvent) and event.removed):
                 outputs.append((KNOWLEDGE, item_subject(one.key)))
@@ -103,7 +104,7 @@ class Planning:
 
         def titled(entry: HistoryEntry) -> HistoryEntry:
             seen = None if entry.title else self._seen(entry.item)
-            return msgspec.structs.replace(entry, title=seen.title, attributes=seen.attributes) if seen else entry
+            return self._user_planner.labelled(entry, ItemLabel(seen.title, seen.attributes)) if seen else entry
 
         return msgspec.structs.replace(request, history=tuple(map(titled, request.history)))
 
@@ -121,13 +122,13 @@ def plan_app(settings: Settings, planners: tuple[ItemPlanner, UserPlanner], hand
     planning = Planning(items, users, *planners)
 
     @app.agent(source(app, settings, ITEMS))
-    async def plan_items(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(settings.plan.batch, within=0.1):
+    async def plan_items(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, settings.plan.batch):
             await handler.handle(ITEMS, events, planning.items, planning.remember)
 
     @app.agent(source(app, settings, INTERACTIONS))
-    async def plan_interactions(stream: Stream[Any]) -> None:
-        async for events in stream.take_events(settings.plan.batch, within=0.1):
+    async def plan_interactions(stream: StreamT[Any]) -> None:
+        async for events in batches(stream, settings.plan.batch):
             await handler.handle(INTERACTIONS, events, planning.interactions)
 
     return app

@@ -29,8 +29,8 @@ def jsonl(file: Path, topic: str | None, *, as_json: bool) -> None:
 
     A bad line goes to dead-letters with its reason and line number.
     """
-    from streams.progress import bar
     from streams.ingest.jsonl import JsonLines
+    from streams.progress import bar
     from streams.publisher import KafkaPublisher
 
     stdin = str(file) == "-"

@@ -24,8 +24,8 @@ def command(  # noqa: PLR0913 - one parameter an option
 
     A run that was stopped, also by kill -9, goes on where it was.
     """
-    from streams.progress import bar
     from streams.datasets.registry import default_folder, open_dataset
+    from streams.progress import bar
     from streams.publisher import KafkaPublisher
     from streams.replay import Replay, position_file
 

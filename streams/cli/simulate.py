@@ -26,8 +26,8 @@ def command(path: Path | None, readers: int, days: float | None, seed: int, *, a
     The readers' tastes are made from the factors of the answers: what a model gains from these factors here says that everything
     is connected, not that it would gain with people.
     """
-    from streams.progress import bar
     from streams.datasets.news import SAMPLE, NewsSample
+    from streams.progress import bar
     from streams.publisher import KafkaPublisher
     from streams.replay import send_event, topic_of
     from streams.simulation.openloop import open_loop

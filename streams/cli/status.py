@@ -42,4 +42,5 @@ def _print(rows: list[dict[str, Any]], page: str) -> None:
         memory = "-" if row["rss_bytes"] is None else f"{row['rss_bytes'] / 2**20:.0f} MB"
         table.add_row(row["name"], str(row["pid"] or "-"), row["state"], up_for, str(row["restarts"]), memory, str(row["port"]))
     Console().print(table)
-    click.echo(f"page: {page}")
+    if page:
+        click.echo(f"page: {page}")

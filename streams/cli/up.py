@@ -42,6 +42,9 @@ def command(groups: tuple[str, ...], *, detach: bool, services_only: bool) -> No
             click.echo("Ctrl-C stops everything; data stays")
             while everything.alive():
                 time.sleep(0.3)
+            if everything.was_told_to_end():
+                click.echo("stopped by another process")
+                return
     except KeyboardInterrupt:
         click.echo("stopped")
         return

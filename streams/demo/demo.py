@@ -150,7 +150,7 @@ class Demo:
         self._notes.sent[topic_of(event)] += 1
 
     def _await_drained(self, what: str) -> None:
-        most = 0
+        most = done = 0
         with bar(what, None) as progress:
 
             def report(left: int) -> None:
@@ -159,7 +159,6 @@ class Demo:
                 progress(most - left - done)
                 done = most - left
 
-            done = 0
             self._drain.until(0, report)
 
     def _train(self) -> None:

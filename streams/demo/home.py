@@ -1,4 +1,4 @@
-"""A home of its own for each demo: own folder, other ports where the usual ones are taken; it never meets another run's records."""
+"""A home of its own for each demo: own folder, other ports where the usual ones are taken; it never meets another's records."""
 
 from __future__ import annotations
 

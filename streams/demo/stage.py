@@ -16,7 +16,6 @@ from streams.embedded.processes import EmbeddedDefault
 from streams.embedded.supervision import Running
 
 _READY = re.compile(r"^(?P<name>\S+): ready on port \d+ after (?P<seconds>[\d.]+) s$")
-_NO_MODEL: Final = "model version"  # in what a role says is missing: it is up and waits for the first version
 _START_S: Final = 120.0
 _VERSION_S: Final = 300.0
 
@@ -87,7 +86,7 @@ class Stage:
         waiting = {row["name"]: row["port"] for row in self.processes() if row["kind"] == "roles"}
         while waiting:
             for name, port in list(waiting.items()):
-                if _is_up(port):
+                if _is_up(name, port):
                     del waiting[name]
                     self.start_s[name] = round(time.monotonic() - begun, 1)
                     self._report(f"{name}: up on port {port} after {self.start_s[name]:.1f} s")
@@ -97,13 +96,10 @@ class Stage:
             time.sleep(0.1 if waiting else 0)
 
 
-def _is_up(port: int) -> bool:
-    """Whether a process is ready, or waits for nothing but the first model version."""
+def _is_up(name: str, port: int) -> bool:
+    """Whether a process answers: the ranker is up before it is ready, which needs a model version."""
+    page = "healthz" if name == "rank" else "readyz"
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2)
-        if answer.status_code == httpx.codes.OK:
-            return True
-        missing = answer.json().get("missing", {})
-    except (httpx.HTTPError, ValueError):
+        return httpx.get(f"http://127.0.0.1:{port}/{page}", timeout=2).status_code == httpx.codes.OK
+    except httpx.HTTPError:
         return False
-    return bool(missing) and all(_NO_MODEL in str(reason) for reason in missing.values())

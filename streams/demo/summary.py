@@ -76,7 +76,7 @@ def gather(settings: Settings, told: Told, processes: list[dict[str, Any]]) -> d
 
 
 def _accounts(settings: Settings, sent: Counter[str]) -> dict[str, dict[str, Any]]:
-    """Per topic: sent by us, on the log, done by the role that owns it, dead letters of it. All sent = processed + dead letters."""
+    """Per topic: sent by us, on the log, done by the role that owns it, dead letters. Sent must be processed + dead letters."""
     letters = reading.dead_letters(settings)
     lags = behind(settings)
     accounts: dict[str, dict[str, Any]] = {}
@@ -134,10 +134,10 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     for topic, row in summary["events"].items():
         verdict = "ok" if row["ok"] else "NOT ACCOUNTED FOR"
         lines.append((topic, f"in {row['in']} = processed {row['processed']} + dead letters {row['dead_letters']}: {verdict}"))
-    for row in summary["knowledge"]:
-        lines.append(
-            (f"knowledge of {row['kind']}s", f"{row['records']} by {row['backend']}, {row['model']} (tier {row['tier']})")
-        )
+    lines += [
+        (f"knowledge of {row['kind']}s", f"{row['records']} by {row['backend']}, {row['model']} (tier {row['tier']})")
+        for row in summary["knowledge"]
+    ]
     for name, kinds in summary["vectors_stored"].items():
         lines.append((f"vectors in {name}", ", ".join(f"{n} {kind}s" for kind, n in sorted(kinds.items())) or "none"))
     ranked, joined = summary["rankings"], summary["impressions"]

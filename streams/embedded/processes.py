@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -88,19 +87,21 @@ class EmbeddedServices:
         self._wait(self._programs, time.monotonic() + timeout_s)
 
     def stop(self) -> None:
-        """Stop roles, then services. Data stays; does nothing where nothing runs."""
+        """Stop roles, then services, of what this object started. Data stays."""
         self._supervisor.stop()
 
     def alive(self) -> bool:
         """Whether the supervisor runs (it restarts everything else)."""
         return self._supervisor.alive()
 
+    def was_told_to_end(self) -> bool:
+        """Whether another process (`reki down`) stopped it."""
+        return self._supervisor.was_told_to_end()
+
     def __enter__(self) -> Self:
         try:
             self.start()
             self.wait_ready()
-        except AlreadyRunningError:
-            raise
         except BaseException:  # also Ctrl-C: what was started must not stay
             self.stop()
             raise
@@ -124,7 +125,9 @@ class EmbeddedServices:
         check_free(self._programs)
         self._supervisor = Supervisor(self._home, self._programs)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("REKI_")}
-        self._supervisor.launch({**environment, **environment_of(self.settings)}, tied=self._tied, page=self.page)
+        serves_page = any(program.port == self.settings.rank.port for program in self._programs)
+        page = self.page if serves_page else ""
+        self._supervisor.launch({**environment, **environment_of(self.settings)}, tied=self._tied, page=page)
         self._begin(program for program in self._programs if program.kind == "services")
 
     def _service_programs(self) -> list[Program]:
@@ -196,10 +199,13 @@ class EmbeddedDefault(EmbeddedServices):
     def start(self) -> None:
         """Start services, make topics once the broker answers, then start the roles."""
         super().start()
-        services = [program for program in self._programs if program.kind == "services"]
-        self._wait(services, time.monotonic() + 60)
-        self._create_topics()
-        self._begin(program for program in self._programs if program.kind == "roles")
+        try:
+            self._wait([program for program in self._programs if program.kind == "services"], time.monotonic() + 60)
+            self._create_topics()
+            self._begin(program for program in self._programs if program.kind == "roles")
+        except BaseException:  # also Ctrl-C: a caller who got no start need not stop
+            self.stop()
+            raise
 
     def wait_ready(self, timeout_s: float = 120) -> None:
         """Return when every role answers ``/readyz``; services do since `start`."""
@@ -242,8 +248,3 @@ def parse_groups(words: Sequence[str], known: Sequence[str]) -> tuple[Roles, ...
         got = ", ".join([*(f"unknown role {role!r}" for role in unknown), *(f"{role!r} twice" for role in twice)])
         raise ValueError(f"got {got}; wanted groups of {', '.join(known)}, comma separated, each role once")
     return groups
-
-
-def log_folder(home: Path) -> Path:
-    """Where the logs of everything under a home are."""
-    return home.resolve() / "logs"

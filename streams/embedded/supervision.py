@@ -168,6 +168,10 @@ class Supervisor:
         """Whether supervisord runs."""
         return self._daemon is not None and self._daemon.poll() is None
 
+    def was_told_to_end(self) -> bool:
+        """Whether it ended in order, by a signal of another process (`reki down`), and did not break."""
+        return self._daemon is not None and self._daemon.poll() == 0
+
     def starts(self, program: Program) -> int:
         """How often a program was started so far."""
         return n_starts(self._home, program.name)
@@ -183,14 +187,18 @@ class Supervisor:
         return "\n".join(f"    {line}" for line in lines[-n_lines:]) or "    (empty)"
 
     def stop(self) -> None:
-        """Stop roles, then services, then supervisord. Does nothing where nothing runs."""
-        running = Running.read(self._home)
-        if running is not None:
-            end(self._home, running)
-        if self._daemon is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._daemon.wait(timeout=5)
+        """Stop roles, then services, then supervisord: this one, never another that runs for the same home."""
+        if self._daemon is None:
+            return
+        self._daemon.terminate()
+        try:
+            self._daemon.wait(timeout=_STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait(timeout=5)
         end_left_over(self._home)
+        _record(self._home).unlink(missing_ok=True)
+        self._daemon = None
 
     def _await_answer(self, deadline: float) -> None:
         while True:

@@ -1,1 +1,1 @@
-"""Roles that read with kafka-python: train, join, rank, and the version keeping of augment. Each is a loop in a thread of its own."""
+"""Roles that read with kafka-python, each a loop in a thread: train, join, rank, and the version keeping of augment."""

@@ -1,4 +1,7 @@
-"""rankings x interactions -> labelled impressions. No state store: the committed offsets are those from which the state comes out the same."""
+"""rankings x interactions -> labelled impressions.
+
+There is no state store: the committed offsets are those from which the same state comes out again.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The live state behind ranking and online training: catalogue, histories, prestored vectors and the model in force, from one tail.
+"""The live state behind ranking and online training: catalogue, histories, prestored vectors, the model in force.
 
-One thread writes it all, in the order of the topics. The vectors changelog is read from its end and a version's vectors are booted from Milvus:
+One tail in one thread writes it all. The vectors changelog is read from its end, and a version's vectors are booted from Milvus:
 augment stores a vector before it announces it, so what was announced before the tail began is found by the boot.
 """
 

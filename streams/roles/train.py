@@ -1,4 +1,7 @@
-"""impressions -> test, then learn -> models. What was learnt and how far was read are saved together, so kill -9 loses and repeats nothing."""
+"""impressions -> test, then learn -> models.
+
+What was learnt and how far was read are saved together, so kill -9 loses nothing and repeats nothing.
+"""
 
 from __future__ import annotations
 

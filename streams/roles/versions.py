@@ -1,8 +1,9 @@
 """Keeps the augmented vectors of every model version: activates, backfills, announces, retires.
 
-A version is announced as "ready" only when every subject known has its row in its collection. Two ways lead there and they overlap, so that no
-subject falls between: encodings that arrive after the version was activated are augmented by the agent; all that were stored
-before are in the `knowledge` collection (encode stores before it announces), which the backfill reads after the activation.
+A version is announced as "ready" only when every subject known has its row in its collection. Two ways lead there and they
+overlap, so that no subject falls between: encodings that arrive after the version was activated are augmented by the agent; all
+that were stored before are in the `knowledge` collection (encode stores before it announces), which the backfill reads after
+the activation.
 """
 
 from __future__ import annotations

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from conftest import MilvusLite
 
 DIM = 4
-ODD_IDS = ["item:it's", 'item:"q"', "item:a\\b\\n", "item:é 日本 🎬", "user:100%_x", "user:[1, 2]", "item:{ids}", "user:%27", "item:a:b"]
+ODD_IDS = [
+    "item:it's",
+    'item:"q"',
+    "item:a\\b\\n",
+    "item:é 日本 🎬",
+    "user:100%_x",
+    "user:[1, 2]",
+    "item:{ids}",
+    "user:%27",
+    "item:a:b",
+]
 
 
 def name() -> str:
@@ -116,7 +126,12 @@ def test_a_scan_gives_every_subject_once_in_batches(store: VectorStore) -> None:
 
 
 def test_an_empty_store_is_no_special_case(store: VectorStore) -> None:
-    assert (store.count(), store.fetch(["item:1"]), list(store.scan()), store.search(row("x").vector, 3, "item")) == (0, {}, [], [])
+    assert (store.count(), store.fetch(["item:1"]), list(store.scan()), store.search(row("x").vector, 3, "item")) == (
+        0,
+        {},
+        [],
+        [],
+    )
 
 
 def test_a_search_gives_the_nearest_of_a_kind_best_first(store: VectorStore) -> None:

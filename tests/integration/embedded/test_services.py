@@ -40,8 +40,10 @@ def test_records_and_rows_go_in_and_out_and_outlive_a_restart(settings, ours):
         client.create_collection("c", dimension=4)
         client.upsert("c", [{"id": 1, "vector": [1.0, 0.0, 0.0, 0.0]}])
         client.close()
+        second = EmbeddedServices(settings)
         with pytest.raises(AlreadyRunningError, match=r"pid \d+, since \d{4}-"):
-            EmbeddedServices(settings).start()
+            second.start()
+        second.stop()  # must not stop what it did not start
         assert services.alive()
     assert ours(settings.home) == []
     assert not accepts(settings.kafka.embedded_port)

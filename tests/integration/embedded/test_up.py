@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import psutil
 import pytest
 
 from contracts.errors import UnavailableError
@@ -17,6 +16,13 @@ from streams.embedded.programs import accepts
 from streams.embedded.supervision import Running
 
 pytestmark = pytest.mark.integration
+
+
+def started(settings):
+    up = cli(settings, "up", "--services-only")
+    while "Ctrl-C" not in (line := up.stdout.readline()):
+        assert line, "it ended early"
+    return up
 
 
 @pytest.fixture
@@ -78,11 +84,8 @@ def test_roles_see_the_settings_that_were_given_in_code(elsewhere, role_command,
         assert running.page == f"http://127.0.0.1:{elsewhere.rank.port}/"
 
 
-def test_up_status_a_second_up_and_ctrl_c(settings, ours, until):
-    up = cli(settings, "up", "--services-only")
-    until(lambda: accepts(settings.kafka.embedded_port) and Running.read(settings.home))
-    while "Ctrl-C" not in (line := up.stdout.readline()):
-        assert line, "it ended early"
+def test_up_status_a_second_up_and_ctrl_c(settings, ours):
+    up = started(settings)
     status = cli(settings, "status", "--json")
     answer = json.loads(status.communicate(timeout=60)[0])
     assert [(row["name"], row["state"], row["restarts"]) for row in answer["processes"]] == [
@@ -111,11 +114,12 @@ def test_detached_it_runs_on_until_down(settings, ours):
     assert not accepts(settings.kafka.embedded_port)
 
 
-def test_a_killed_up_takes_everything_with_it(settings, ours, until):
-    up = cli(settings, "up", "--services-only")
-    while "Ctrl-C" not in (line := up.stdout.readline()):
-        assert line, "it ended early"
+def test_down_stops_an_up_in_the_foreground_and_a_killed_up_takes_everything_with_it(settings, ours, until):
+    up = started(settings)
+    assert cli(settings, "down").wait(timeout=90) == 0
+    output, _ = up.communicate(timeout=30)
+    assert (up.returncode, output) == (0, "stopped by another process\n")
+    up = started(settings)
     up.kill()
     up.communicate(timeout=60)
     until(lambda: not ours(settings.home), deadline_s=60)
-    assert [pid for pid in ours(settings.home) if psutil.pid_exists(pid)] == []

@@ -30,12 +30,30 @@ TEXTS = [
     *[f"{'many different words in a row ' * n} number {n}" for n in range(1, 20)],
 ]
 
+# Builds a random DistilBERT folder (no token types, CLS pooling, no Normalize) and encodes the texts with it and with the default
+# model. One process for both: importing sentence_transformers takes up to 11 s, and warns.
 REFERENCE = """
 import json, sys
+from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
-np.save(sys.argv[2], model.encode(json.load(sys.stdin), batch_size=4, normalize_embeddings=True))
+from transformers import DistilBertConfig, DistilBertModel
+default, tiny, out = map(Path, sys.argv[1:])
+config = DistilBertConfig(vocab_size=30522, max_position_embeddings=66, dim=8, n_heads=2, n_layers=1, hidden_dim=16)
+DistilBertModel(config).save_pretrained(tiny)
+for name in ("tokenizer.json", "tokenizer_config.json"):
+    (tiny / name).write_text((default / name).read_text())
+kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+modules = [{"idx": n, "name": str(n), "path": kinds[kind], "type": "sentence_transformers.models." + kind} for n, kind in enumerate(kinds)]
+(tiny / "modules.json").write_text(json.dumps(modules))
+(tiny / "1_Pooling").mkdir()
+pooling = {"word_embedding_dimension": 8, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+(tiny / "1_Pooling/config.json").write_text(json.dumps(pooling))
+(tiny / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+texts = json.load(sys.stdin)
+for folder, file in ((default, "default.npy"), (tiny, "tiny.npy")):
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    np.save(out / file, model.encode(texts, batch_size=4, normalize_embeddings=True))
 """
 
 
@@ -49,47 +67,22 @@ def encoder(cache: Path) -> TextEncoder:
     return load_encoder(Encoder(batch=4), cache)
 
 
-def tiny_folder(path: Path, kind: str, pooling: str = "cls", *, prefix: str = "x") -> Path:
-    """A random model of some kind, a few kilobytes, with the default model's tokenizer."""
-    from tokenizers import Tokenizer
-    from transformers import AutoConfig, AutoModel
-
-    default = read_folder("")
-    vocabulary = Tokenizer.from_file(str(default.path / "tokenizer.json")).get_vocab_size()
-    sizes = {
-        "distilbert": {"dim": 8, "n_heads": 2, "n_layers": 1, "hidden_dim": 16},
-        "xlm-roberta": {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16},
-        "mpnet": {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16},
-    }
-    config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=66, pad_token_id=0, **sizes[kind])
-    AutoModel.from_config(config).save_pretrained(path)
-    (path / "tokenizer.json").write_text((default.path / "tokenizer.json").read_text())
-    (path / "tokenizer_config.json").write_text((default.path / "tokenizer_config.json").read_text())
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    module = [
-        {"idx": n, "name": str(n), "path": sub, "type": f"sentence_transformers.models.{name}"} for n, (name, sub) in enumerate(modules)
-    ]
-    (path / "modules.json").write_text(json.dumps(module))
-    (path / "1_Pooling").mkdir()
-    modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
-    (path / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 8} | modes))
-    return path
-
-
-def reference(folder: Path, out: Path) -> np.ndarray:
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with default.npy, tiny.npy and the model `tiny`, all by sentence-transformers."""
+    out = tmp_path_factory.mktemp("reference")
+    (out / "tiny").mkdir()
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", REFERENCE, str(folder), str(out)]
+    command = [sys.executable, "-W", "ignore", "-c", REFERENCE, str(read_folder("").path), str(out / "tiny"), str(out)]
     done = subprocess.run(command, input=json.dumps(TEXTS), text=True, capture_output=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
-    found: np.ndarray = np.load(out)
-    return found
+    return out
 
 
-def test_it_equals_sentence_transformers(encoder: TextEncoder, tmp_path: Path) -> None:
-    wanted = reference(read_folder("").path, tmp_path / "wanted.npy")
+def test_it_equals_sentence_transformers(encoder: TextEncoder, reference: Path) -> None:
     got = encoder.encode(TEXTS)
     assert got.dtype == np.float32
-    assert np.abs(got - wanted).max() < 1e-4
+    assert np.abs(got - np.load(reference / "default.npy")).max() < 1e-4
     assert encoder.dim == 384
     assert encoder.name == "all-MiniLM-L6-v2/onnx-fp32"
 
@@ -136,13 +129,10 @@ def test_the_choice_and_the_processor_are_logged(encoder: TextEncoder, cache: Pa
     assert "encoder all-MiniLM-L6-v2/onnx-fp32, d_text 384, 1 threads, on" in caplog.text
 
 
-@pytest.mark.parametrize(("kind", "pooling"), [("distilbert", "cls"), ("xlm-roberta", "mean")])
-def test_other_transformers_are_exported_too(kind: str, pooling: str, tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "tiny", kind, pooling)
-    made = load_encoder(Encoder(model=str(folder), max_tokens=256), tmp_path / "cache")
+def test_another_folder_equals_sentence_transformers_too(reference: Path, cache: Path) -> None:
+    made = load_encoder(Encoder(model=str(reference / "tiny"), max_tokens=256), cache)
     assert made.name.startswith("tiny@")
-    wanted = reference(folder, tmp_path / "wanted.npy") if kind == "distilbert" else made.encode(TEXTS)
-    assert np.abs(made.encode(TEXTS) - wanted).max() < 1e-4
+    assert np.abs(made.encode(TEXTS) - np.load(reference / "tiny.npy")).max() < 1e-4
 
 
 def test_an_export_that_another_process_made_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +150,12 @@ def test_an_export_that_another_process_made_meanwhile_is_used(tmp_path: Path, m
 
 
 def test_an_export_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "tiny", "distilbert")
-    (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(SettingsError, match=r"python -m hein\.export"):
-        load_encoder(Encoder(model=str(folder)), tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    fp32 = tmp_path / f"{read_folder('').fingerprint}-fp32"
+    fp32.mkdir()
+    (fp32 / MODEL_FILE).write_bytes(b"not a graph")
+    with pytest.raises(SettingsError, match=r"(?s)DecodeError.*run `python -m hein\.export"):
+        exported(read_folder(""), tmp_path, "int8")
+    assert [path.name for path in tmp_path.iterdir()] == [fp32.name]
 
 
 def broken(path: Path, modules: object = None, pooling: object = None, *, weights: bool = True) -> Path:

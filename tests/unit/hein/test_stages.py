@@ -246,7 +246,9 @@ def contents(store: MemoryVectorStore) -> dict[str, tuple[object, ...]]:
 
 # A user's knowledge, or an item's of one content: tier and time order it. Changed contents have their own test below: they are
 # ordered by time, and within one content by tier.
-world = [knowledge(subject, tier, at) for subject in ("item:1", "user:1") for tier in ("attributes", "individual") for at in (1, 2)]
+world = [
+    knowledge(subject, tier, at) for subject in ("item:1", "user:1") for tier in ("attributes", "individual") for at in (1, 2)
+]
 changes = [knowledge("item:2", tier, at, content) for content, at in (("x", 1), ("y", 2), ("z", 3)) for tier in ("attributes", "individual")]  # fmt: skip
 
 

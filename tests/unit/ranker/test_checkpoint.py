@@ -141,5 +141,8 @@ def test_a_damaged_manifest_is_named(tmp_path, joint: JointModel) -> None:
 
 
 def test_no_temporary_file_stays(tmp_path, joint: JointModel) -> None:
-    save(tmp_path, joint)
+    manifest = save(tmp_path, joint)
+    assert not list(tmp_path.rglob("*.part"))
+    (tmp_path / "v0001" / ".step-000001.safetensors.77.part").write_bytes(b"half")
+    save_step(tmp_path, joint.crm, manifest, step=1, metrics={}, n_samples=0)
     assert not list(tmp_path.rglob("*.part"))

@@ -23,8 +23,8 @@ def event(item, name="r", event_ms=1_010, action="click", user="u"):
     return InteractionEvent(user=user, item=item, action=action, event_ms=event_ms, ranking=name)
 
 
-def joiner(max_open=1_000, start=(0, 0)):
-    return ImpressionJoiner(WINDOW, LATENESS, max_open, start)
+def joiner(max_open=1_000):
+    return ImpressionJoiner(WINDOW, LATENESS, max_open)
 
 
 def labels(impression):
@@ -114,8 +114,13 @@ def test_wall_clock_time_closes_an_idle_partition_and_spares_what_comes_after():
     assert join.closed() == []
 
 
-def test_low_watermarks_of_a_joiner_that_has_read_nothing_are_where_it_started():
-    assert joiner(start=(7, 40)).low_watermarks() == (7, 40)
+def test_of_a_log_that_was_not_read_there_is_nothing_to_commit():
+    join = joiner()
+    assert join.low_watermarks() == (None, None)
+    join.add_interaction(40, event("a"))
+    assert join.low_watermarks() == (None, 40)
+    join.add_ranking(7, ranking("r"))
+    assert join.low_watermarks() == (7, 40)
 
 
 def test_a_restart_does_not_let_in_what_was_late_before_it():
@@ -128,7 +133,7 @@ def test_a_restart_does_not_let_in_what_was_late_before_it():
         join.add_interaction(offset, one)
     before = join.closed()
     low_rankings, low_interactions = join.low_watermarks()
-    again = joiner(start=(low_rankings, low_interactions))
+    again = joiner()
     for offset in range(low_rankings, 2):
         again.add_ranking(offset, rankings[offset])
     for offset in range(low_interactions, 3):
@@ -146,7 +151,7 @@ def test_a_restart_does_not_take_a_copy_for_a_new_ranking():
     join.add_interaction(1, event("b"))
     before = join.closed()
     low_rankings, low_interactions = join.low_watermarks()
-    again = joiner(start=(low_rankings, low_interactions))
+    again = joiner()
     for offset in range(low_rankings, 3):
         again.add_ranking(offset, rankings[offset])
     for offset in range(low_interactions, 2):
@@ -232,7 +237,7 @@ def test_any_interleaving_with_restarts_from_the_low_watermarks_gives_the_impres
             assert low[1] >= committed[1]
             committed = low
         elif step == "x":
-            join = joiner(start=committed)
+            join = joiner()
             at_r, at_i = committed
     assert emitted == {name: {repr(one).encode()} for name, one in expected(rankings, events).items()}
 
