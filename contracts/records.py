@@ -225,7 +225,7 @@ class Impression(InnerRecord, frozen=True, kw_only=True):
 class ModelManifest(InnerRecord, frozen=True, kw_only=True):
     """One published state of a model. ``step`` counts online updates in a version; files are relative to the checkpoint folder.
 
-    ``sha256`` is of ``weights`` (the CRM), ``hein_sha256`` of the version's HEIN (empty where there is none), ``trained_sha256`` of
+    ``sha256`` is of ``weights`` (the CRM), ``hein_sha256`` of its HEIN (empty where there is none), ``trained_sha256`` of
     the CRM of step 0, which the frozen twin is loaded from.
 
     trained: weights exist, augmented vectors do not all yet. ready: every subject known then has its row in ``collection``.

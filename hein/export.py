@@ -1,8 +1,8 @@
 """The one-time export of a text encoder to ONNX: the only module that runs the encoder in torch, and in a process of its own.
 
-``python -m hein.export FOLDER OUT`` writes OUT/model.onnx and checks it against torch before it says so; with ``--variant int8`` the
-first argument is the folder of an fp32 export. A role never imports torch for encoding: it calls `exported`, which starts that
-process when the cache has no export yet.
+``python -m hein.export FOLDER OUT`` writes OUT/model.onnx and checks it against torch before it is done; with ``--variant int8``
+the first argument is the folder of an fp32 export. A role never imports torch for encoding: it calls `exported`, which starts
+that process when the cache has no export yet.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _in_own_process(source: Path, out: Path, variant: str) -> None:
         raise SettingsError(
             f"encoder.model {source} that cannot be exported ({last})",
             wanted="a transformer that torch.onnx can trace",
-            todo=f"run `python -m hein.export {source} OUT --variant {variant}` to see why, or set encoder.model to another folder",
+            todo=f"run `python -m hein.export {source} OUT --variant {variant}` to see why, or set another encoder.model",
         )
 
 

@@ -54,7 +54,7 @@ _HEADERS: Final = {
 }
 
 
-def build_app(  # noqa: PLR0913, PLR0917: the one place where a ranker's parts meet; each is another kind of thing
+def build_app(  # noqa: PLR0913, PLR0917 - the one place where a ranker's parts meet; each is another kind of thing
     scorer: Scorer,
     knowledge_of: Callable[[Sequence[str]], Mapping[str, Knowledge]],
     ready: Callable[[], Mapping[str, bool]],
@@ -80,7 +80,7 @@ def build_app(  # noqa: PLR0913, PLR0917: the one place where a ranker's parts m
 class _Serving:
     """The handlers of one app and what they share."""
 
-    def __init__(  # noqa: PLR0913, PLR0917: as `build_app`
+    def __init__(  # noqa: PLR0913, PLR0917 - as `build_app`
         self,
         scorer: Scorer,
         knowledge_of: Callable[[Sequence[str]], Mapping[str, Knowledge]],

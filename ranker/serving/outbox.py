@@ -67,7 +67,7 @@ class Outbox:
         except UnavailableError as error:
             _log.warning("a ranking cannot be published yet: %s", error)
             return False
-        except Exception:  # noqa: BLE001 last resort of a thread: one ranking is lost and counted, the next may pass
+        except Exception:  # noqa: BLE001 - last resort of a thread: one ranking is lost and counted, the next may pass
             self.dropped += 1
             _log.exception("ranking %s could not be published", ranking.ranking)
         return True

@@ -56,7 +56,7 @@ class Planning:
     async def items(self, admitted: list[Admitted]) -> list[Output]:
         """Requests for new and changed items; tombstones for the knowledge of removed ones. Of one item, the last event counts."""
         outputs: list[Output] = []
-        for one in {one.record.item if isinstance(one.record, ItemEvent) else one.key: one for one in admitted}.values():
+        for one in {one.key: one for one in admitted}.values():
             event = one.record
             if event is None or (isinstance(event, ItemEvent) and event.removed):
                 outputs.append((KNOWLEDGE, item_subject(one.key)))

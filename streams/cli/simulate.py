@@ -16,7 +16,7 @@ from contracts.settings import load_settings
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with articles.jsonl and answers.jsonl; default: the sample.",
 )
-@click.option("--readers", type=click.IntRange(min=1), default=200, show_default=True, help="How many readers.")
+@click.option("--readers", type=click.IntRange(min=1), default=150, show_default=True, help="How many readers.")
 @click.option("--days", type=click.FloatRange(min=0), help="Stop after so many days of event time; default: all.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Equal seeds give equal readers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -17,7 +17,8 @@ from streams.simulation.readers import Readers
 from streams.simulation.tastes import Article
 
 SAMPLE: Final = Path(__file__).parents[2] / "examples" / "news"
-N_READERS: Final = 200
+N_READERS: Final = 150
+VISITS_PER_DAY: Final = 3.0
 SEED: Final = 7
 _FAR_MS: Final = 253_402_300_799_999 - 24 * 3600 * 1000  # the sample's times are its own: no check against the clock
 
@@ -58,7 +59,8 @@ class NewsSample:
     def readers(self) -> Readers:
         """New readers of these articles: equal arguments give equal readers."""
         factors = {split_subject(k.subject)[1]: k.factors for k in self.imported()}
-        return Readers(self._seed, self._n_readers, [Article(item, factors.get(item.item, {})) for item in self.items])
+        articles = [Article(item, factors.get(item.item, {})) for item in self.items]
+        return Readers(self._seed, self._n_readers, articles, visits_per_day=VISITS_PER_DAY)
 
     def events(self, limit: int | None = None) -> Iterator[Event]:
         """Articles as they appear and what simulated readers do with the front page."""

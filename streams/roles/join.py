@@ -73,9 +73,9 @@ class Join:
         for partition, joiner in self._joiners.items():
             for impression in joiner.closed():
                 self._publisher.send(IMPRESSIONS, impression)
-            low_rankings, low_interactions = joiner.low_watermarks()
-            offsets[RANKINGS, partition] = low_rankings
-            offsets[INTERACTIONS, partition] = low_interactions
+            for topic, low in zip((RANKINGS, INTERACTIONS), joiner.low_watermarks(), strict=True):
+                if low is not None:
+                    offsets[topic, partition] = low
         self._publisher.flush()
         if messages and not member.commit(offsets):
             log.info("partitions moved to another worker; it starts from the last commit")

@@ -102,7 +102,7 @@ def test_a_fetch_skips_what_is_not_there_and_maps_by_subject(store: VectorStore)
 def test_ids_with_odd_characters_are_ordinary(store: VectorStore, subject: str) -> None:
     store.upsert([row(subject), row("item:other")])
     assert set(store.fetch([subject])) == {subject}
-    assert subject in [hit for hit, _ in store.search(row("x").vector, 5, subject.split(":")[0])]
+    assert subject in [hit for hit, _ in store.search(row("x").vector, 5, subject.partition(":")[0])]
     store.delete([subject])
     assert store.fetch([subject, "item:other"]).keys() == {"item:other"}
 
@@ -244,7 +244,7 @@ def test_a_server_that_hangs_is_given_up_at_the_deadline(own_milvus: MilvusLite)
 def test_a_store_made_while_the_server_is_down_says_so_and_works_later(own_milvus: MilvusLite) -> None:
     own_milvus.kill()
     store = MilvusVectorStore(own_milvus.uri, "", name(), DIM, 10)
-    with pytest.raises(UnavailableError, match="start it or mend milvus.uri"):
+    with pytest.raises(UnavailableError, match="start it or mend"):
         store.count()
     with pytest.raises(UnavailableError):
         list_collections(own_milvus.uri, "")

@@ -116,7 +116,9 @@ def test_detached_it_runs_on_until_down(settings, ours):
 
 def test_down_stops_an_up_in_the_foreground_and_a_killed_up_takes_everything_with_it(settings, ours, until):
     up = started(settings)
-    assert cli(settings, "down").wait(timeout=90) == 0
+    down = cli(settings, "down")
+    output, _ = down.communicate(timeout=90)
+    assert down.returncode == 0, output
     output, _ = up.communicate(timeout=30)
     assert (up.returncode, output) == (0, "stopped by another process\n")
     up = started(settings)
