@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +46,7 @@ def exported(folder: ModelFolder, cache: Path, variant: str) -> Path:
     final = cache / f"{folder.fingerprint}-{variant}"
     if not (final / MODEL_FILE).is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        _sweep(cache)
         source = folder.path if variant == "fp32" else exported(folder, cache, "fp32").parent
         log.info("exporting %s to ONNX (%s), once; kept in %s", folder.name, variant, final)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".export-", ignore_cleanup_errors=True) as made:
@@ -55,6 +58,12 @@ def exported(folder: ModelFolder, cache: Path, variant: str) -> Path:
                 if not (final / MODEL_FILE).is_file():  # else another process was faster
                     raise
     return final / MODEL_FILE
+
+
+def _sweep(cache: Path) -> None:
+    for left in cache.glob(".export-*"):  # by a process that was killed; a live one is younger
+        if left.stat().st_mtime < time.time() - 2 * _EXPORT_TIMEOUT_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _in_own_process(source: Path, out: Path, variant: str) -> None:

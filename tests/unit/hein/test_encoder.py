@@ -149,6 +149,15 @@ def test_an_export_that_another_process_made_meanwhile_is_used(tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == [final.name]
 
 
+def test_what_a_killed_export_left_is_swept_away_and_a_live_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for left in (".export-old", ".export-live"):
+        (tmp_path / left).mkdir()
+    os.utime(tmp_path / ".export-old", (0, 0))
+    monkeypatch.setattr("hein.export._in_own_process", lambda _source, out, _variant: (out.mkdir(), (out / MODEL_FILE).touch()))
+    exported(read_folder(""), tmp_path, "fp32")
+    assert [path.name for path in tmp_path.glob(".export-*")] == [".export-live"]
+
+
 def test_an_export_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> None:
     fp32 = tmp_path / f"{read_folder('').fingerprint}-fp32"
     fp32.mkdir()
