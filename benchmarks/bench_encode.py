@@ -22,9 +22,10 @@ from platformdirs import user_cache_path
 _SEED: Final = 7
 _WORDS_PER_TEXT: Final = 98  # each is one token of MiniLM's; with the two special ones, 100 tokens
 _WORDS: Final = (  # noqa: SIM905 - a hundred quoted words would be harder to read
-    "film story family city river winter council market engine music humour critic season award festival painter harbour "
-    "teacher budget election storm garden quiet slow careful modern ancient warm sharp honest bitter gentle broken public private "
-    "the a of in with about after before between under and but not while where who made found lost built wrote played sang grew"
+    "film story family city river winter council market engine music humour critic season award festival painter "
+    "harbour teacher budget election storm garden quiet slow careful modern ancient warm sharp honest bitter gentle "
+    "broken public private the a of in with about after before between under and but not while where who made found "
+    "lost built wrote played sang grew"
 ).split()
 _CACHE: Final = user_cache_path("reki") / "onnx"
 

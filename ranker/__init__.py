@@ -1,1 +1,1 @@
-""""""
+"""Ranking models, their training offline and online, scoring and serving."""

@@ -42,6 +42,7 @@ class Histories:
         self._length = length
         self._windows: LRUCache[str, _Window] = LRUCache(max_users)
         self._lock = Lock()
+        self.newest_ms = 0  # highest event time that was learnt
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -54,6 +55,7 @@ class Histories:
             if said is not None:
                 key = (event.event_ms, event.item, event.action, event.value or 0.0)
                 news[event.user][key] = HistoryItem(item=event.item, liked=said)
+                self.newest_ms = max(self.newest_ms, event.event_ms)
         for user, entries in news.items():
             with self._lock:
                 self._windows[user] = self._newest((*self._windows.get(user, ()), *entries.items()))

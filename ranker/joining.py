@@ -68,7 +68,7 @@ class _Log:
                 self._highs = self._highs[::2]
 
     def resume_at(self, needed: int) -> int:
-        """The last offset at or before ``needed`` (itself not before the first read) from which the maximum comes out the same."""
+        """The last offset at or before ``needed`` (not before the first read) from which the maximum comes out the same."""
         return self._highs[bisect_right(self._highs, needed) - 1]
 
     def forget_before(self, offset: int) -> None:

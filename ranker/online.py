@@ -152,7 +152,7 @@ class OnlineLearner:
             The offsets to read from.
 
         Raises:
-            CheckpointError: If the file is damaged or belongs to another version or shape.
+            CheckpointError: If the file is damaged or belongs to another version or shape; the learner is then as new.
         """
         content, state = _read(path)
         if state["version"] != self.version:
@@ -169,6 +169,7 @@ class OnlineLearner:
                 kept = {name: arrays[f"quality.{model}.{name}"] for name in ("bins", "window")}
                 quality.restore(state["sums"][model], kept)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            self._start_again()
             raise CheckpointError(f"{path}: {error}", wanted="the state of online learning", todo=_TODO) from error
         self.step = state["step"]
         self._counts |= state["counts"]
@@ -223,6 +224,12 @@ class OnlineLearner:
         if raw is None or len(raw) != 4 * d_aug:
             return np.zeros(d_aug, np.float32)
         return np.frombuffer(raw, "<f4")
+
+    def _start_again(self) -> None:
+        """Undo a restore that broke off half way."""
+        self.crm.load_state_dict(self._frozen.state_dict())
+        self._optimizers = build_optimizers(self.crm, self._settings.train.online_learning_rate)
+        self._quality = {model: OnlineQuality() for model in MODELS}
 
     def _remember(self, ranking: str) -> None:
         self._seen[ranking] = None

@@ -65,7 +65,7 @@ class RankerMetrics(Collector):
         return generate_latest(self._registry)
 
     def live(self) -> dict[str, float | int | None]:
-        """A few figures for the page; ``p50_ms`` and ``p99_ms`` over the last thousand rankings."""
+        """A few figures for the page. ``p50_ms``, ``p99_ms``: of the last thousand rankings; ``newest_ms``: newest event time seen."""
         bundle = self._scorer.holder.current
         recent = list(self._recent_ms)
         p50_ms, p99_ms = np.percentile(recent, (50, 99)).tolist() if recent else (None, None)
@@ -74,6 +74,9 @@ class RankerMetrics(Collector):
             "items": len(self._scorer.catalogue),
             "users": len(self._scorer.histories),
             "vectors": len(bundle.vectors) if bundle else 0,
+            "newest_ms": max(
+                [self._scorer.histories.newest_ms, *(item.published_ms for item in self._scorer.catalogue.recent(1))]
+            ),
             "p50_ms": p50_ms,
             "p99_ms": p99_ms,
         }

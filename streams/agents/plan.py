@@ -54,7 +54,7 @@ class Planning:
         self._user_planner = user_planner
 
     async def items(self, admitted: list[Admitted]) -> list[Output]:
-        """Requests for new and changed items; tombstones for the knowledge of removed ones. Of one item, the last event counts."""
+        """Requests for new and changed items (the last event of each counts); tombstones for the knowledge of removed ones."""
         outputs: list[Output] = []
         for one in {one.key: one for one in admitted}.values():
             event = one.record

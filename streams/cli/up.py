@@ -22,12 +22,13 @@ def command(groups: tuple[str, ...], *, detach: bool, services_only: bool) -> No
     Roles in one comma-separated group share a process; by default: plan,extract encode augment,join,train rank.
     With kafka.bootstrap_servers or milvus.uri set, that one is used and none is started.
     """
+    from contracts.roles import ROLES
     from streams.embedded.processes import ROLE_GROUPS, EmbeddedDefault, parse_groups
 
     if services_only and groups:
         raise click.UsageError("got roles and --services-only; wanted one of the two")
     try:
-        chosen = parse_groups(groups, [role for group in ROLE_GROUPS for role in group])
+        chosen = parse_groups(groups, ROLES)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     roles = () if services_only else chosen or ROLE_GROUPS

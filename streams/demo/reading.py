@@ -58,6 +58,12 @@ def dead_letters(settings: Settings) -> Counter[tuple[str, str]]:
     return Counter((letter.topic, letter.stage) for letter in letters if isinstance(letter, DeadLetter))
 
 
+def dead_letter_reasons(settings: Settings, most: int = 5) -> dict[str, int]:
+    """The most frequent reasons, cut, with how often they were given."""
+    letters = (one.record for one in records(settings, DEAD_LETTERS))
+    return dict(Counter(f"{x.topic}: {x.reason[:160]}" for x in letters if isinstance(x, DeadLetter)).most_common(most))
+
+
 def knowledge_made(settings: Settings) -> Counter[tuple[str, str, str, str]]:
     """Knowledge records by (kind of subject, backend, model, tier)."""
     made = (one.record for one in records(settings, KNOWLEDGE))

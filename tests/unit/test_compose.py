@@ -10,14 +10,13 @@ import jsonschema
 import pytest
 import yaml
 
+from contracts.roles import ROLES
 from contracts.settings import ENV_PREFIX, Section, Settings
 from streams.embedded.jars import KAFKA_VERSION
-from streams.embedded.processes import ROLE_GROUPS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
-ROLES = {role for group in ROLE_GROUPS for role in group}
 ONE_SHOT = {"topics"}
 
 
@@ -34,7 +33,7 @@ def test_it_fits_the_compose_specification():
 
 
 def test_there_is_one_service_for_each_role():
-    assert {name for name, service in SERVICES.items() if service.get("command", [""])[0] == "run"} == ROLES
+    assert {name for name, service in SERVICES.items() if service.get("command", [""])[0] == "run"} == set(ROLES)
     assert all(SERVICES[role]["command"] == ["run", role] for role in ROLES)
 
 
@@ -78,7 +77,7 @@ def test_volumes_and_networks_are_declared(name):
     assert set(SERVICES[name]["networks"]) <= set(COMPOSE["networks"])
 
 
-@pytest.mark.parametrize("name", sorted(ROLES | ONE_SHOT))
+@pytest.mark.parametrize("name", [*ROLES, *ONE_SHOT])
 def test_the_environment_names_settings_that_exist(name):
     for variable in SERVICES[name]["environment"]:
         section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("__")

@@ -22,7 +22,11 @@ def folder(tmp_path):
     }
     history = {"user_id": [1, 2], "impression_time_fixed": [[at(1), at(4)], []], "article_id_fixed": [[7, 8], []]}
     types = pa.schema(
-        [("user_id", pa.uint32()), ("impression_time_fixed", pa.large_list(pa.timestamp("us"))), ("article_id_fixed", pa.large_list(pa.int32()))]
+        [
+            ("user_id", pa.uint32()),
+            ("impression_time_fixed", pa.large_list(pa.timestamp("us"))),
+            ("article_id_fixed", pa.large_list(pa.int32())),
+        ]
     )
     parquet.write_table(pa.table(behaviors), tmp_path / "train_behaviors.parquet")
     parquet.write_table(pa.table(history, schema=types), tmp_path / "train_history.parquet")

@@ -45,7 +45,9 @@ def test_limit_counts_interactions(folder):
     assert dataset.count(4) == len(list(dataset.events(4)))
 
 
-@pytest.mark.parametrize("line", ["1\tU1\tyesterday\t\tN1-0\n", "1\tU1\t11/9/2019 9:00:00 PM\tN1-0\n", "1\tU\t11/9/2019 9:00:00 PM\t\tN1\n"])
+@pytest.mark.parametrize(
+    "line", ["1\tU1\tyesterday\t\tN1-0\n", "1\tU1\t11/9/2019 9:00:00 PM\tN1-0\n", "1\tU\t11/9/2019 9:00:00 PM\t\tN1\n"]
+)
 def test_a_damaged_line_is_named(folder, line):
     (folder / "behaviors.tsv").write_text(BEHAVIORS + line)
     with pytest.raises(DatasetError, match="line 4"):

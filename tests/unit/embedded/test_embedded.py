@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts.roles import ROLES
 from streams.embedded import jars
 from streams.embedded.jars import KAFKA_VERSION, KafkaMissingError, find_java, kafka_jars
 from streams.embedded.processes import ROLE_GROUPS, parse_groups
 from streams.embedded.programs import LOOPBACK, Listening, PortTakenError, Program, check_free, free_port
 from streams.embedded.supervision import Running
-
-ROLES = [role for group in ROLE_GROUPS for role in group]
 
 
 def program(*listens):
@@ -132,6 +131,10 @@ def test_groups_of_the_command_line():
     assert parse_groups([], ROLES) == ()
     with pytest.raises(ValueError, match=r"unknown role 'plam'.*'rank' twice"):
         parse_groups(["plam", "rank", "rank"], ROLES)
+
+
+def test_the_groups_carry_every_role_once():
+    assert sorted(role for group in ROLE_GROUPS for role in group) == sorted(ROLES)
 
 
 def test_rank_never_shares_a_process_with_train():

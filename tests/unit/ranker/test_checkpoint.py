@@ -7,7 +7,16 @@ import torch
 from contracts.errors import CheckpointError
 from contracts.records import ModelManifest
 from contracts.settings import load_settings
-from ranker.checkpoint import load_crm, load_hein, next_version, read_manifest, save_step, save_version, write_manifest
+from ranker.checkpoint import (
+    as_trained,
+    load_crm,
+    load_hein,
+    next_version,
+    read_manifest,
+    save_step,
+    save_version,
+    write_manifest,
+)
 from ranker.crm import JointModel
 from ranker.offline import build_joint
 
@@ -62,6 +71,7 @@ def test_a_step_keeps_version_hein_and_collection(tmp_path, joint: JointModel) -
     assert (second.version, second.step, second.collection, second.hein_sha256) == (1, 1, first.collection, first.hein_sha256)
     assert torch.equal(load_crm(tmp_path, first).state_dict()["backbone.item.weight"], before)
     assert not torch.equal(load_crm(tmp_path, second).state_dict()["backbone.item.weight"], before)
+    assert torch.equal(load_crm(tmp_path, as_trained(second)).state_dict()["backbone.item.weight"], before)
     assert load_hein(tmp_path, second)
     assert read_manifest(tmp_path, 1) == second
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from contracts.errors import CheckpointError
 from contracts.records import FeatureSnapshot, HistoryItem, Impression, LabelledItem
@@ -197,6 +198,23 @@ def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, damage: bytes)
     path.write_bytes(path.read_bytes()[:-50] if damage == b"cut" else damage)
     with pytest.raises(CheckpointError, match=r"online\.safetensors.*delete it"):
         new_learner().restore(path)
+
+
+def test_a_state_that_breaks_off_half_way_leaves_the_learner_as_new(tmp_path: Path) -> None:
+    path = tmp_path / "online.safetensors"
+    learner, fresh = new_learner(), new_learner()
+    learner.learn_many(stream(0, 30))
+    learner.save(path, {})
+    arrays = load_file(path)
+    del arrays["quality.served.bins"]
+    with safe_open(path, "np") as file:
+        save_file(arrays, path, metadata=file.metadata())
+    with pytest.raises(CheckpointError, match=r"quality\.served\.bins"):
+        fresh.restore(path)
+    assert equal(weights(fresh), weights(new_learner()))
+    fresh.learn_many(stream(0, 30))
+    assert equal(weights(fresh), weights(learner))
+    assert fresh.metrics() == learner.metrics()
 
 
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
