@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 MAX_CANDIDATES = 10_000
-_ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"  # a bare $ would let a new line at the end through
 
 Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=_ONE_LINE, description="an id; no control characters")]
 SubjectId = Annotated[
     str,
-    Meta(min_length=6, max_length=264, pattern=r"^(item|user|cluster):[^\x00-\x1f\x7f]+$", description="kind:id"),
+    Meta(min_length=6, max_length=264, pattern=r"^(item|user|cluster):[^\x00-\x1f\x7f-\x9f]+$(?!\n)", description="kind:id"),
 ]
 Ms = Annotated[int, Meta(ge=0, le=253_402_300_799_999, description="milliseconds since 1970-01-01 UTC")]
 Title = Annotated[str, Meta(max_length=1_000)]

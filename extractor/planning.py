@@ -195,6 +195,11 @@ class UserPlanner:
             due_at=at if due else state.due_at,
         )
 
+    def not_yet(self, state: UserState) -> UserState:
+        """The state after a request that was not sent: the next interaction makes one due again."""
+        n_since = max(state.n_since_knowledge, self.settings.interactions_per_request - 1)
+        return msgspec.structs.replace(state, n_since_knowledge=n_since, due_at=None)
+
     def labelled(self, entry: HistoryEntry, label: ItemLabel) -> HistoryEntry:
         """The entry with what is known of its item, cut to what a prompt needs: a history has a bound, whatever items carry."""
         attributes: dict[str, tuple[str, ...]] = {}

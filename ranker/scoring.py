@@ -20,7 +20,7 @@ from contracts.errors import RankRequestError, UnavailableError
 from contracts.records import FeatureSnapshot, HistoryItem, Ranking, ScoredItem
 from contracts.subjects import item_subject, user_subject
 from ranker.features import rank_features
-from ranker.vectors import TIERS
+from ranker.vectors import TIERS, Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ranker.catalogue import Catalogue
     from ranker.features import Features
     from ranker.histories import Histories
-    from ranker.vectors import Found
 
 
 class NotReadyError(UnavailableError):
@@ -190,7 +189,10 @@ class Scorer:
         self.catalogue.use(config)
         history = self.histories.of(user, before_ms=event_ms)
         features = rank_features(user, history, distinct, self.catalogue.features, config)
-        found = bundle.vectors.lookup([user_subject(user), *map(item_subject, distinct)])
+        if bundle.crm.config.d_aug:
+            found = bundle.vectors.lookup([user_subject(user), *map(item_subject, distinct)])
+        else:
+            found = Found.nothing(1 + len(distinct))
         return _Read(distinct, history, features, found)
 
     def _scored(self, read: _Read, i: int, score: float, event_ms: int) -> ScoredItem:

@@ -52,6 +52,11 @@ class Found(NamedTuple):
     tiers: NDArray[np.int8]  # (B,) rank of the tier, NO_TIER where missing
     as_of_ms: NDArray[np.int64]  # (B,) 0 where missing
 
+    @classmethod
+    def nothing(cls, n: int) -> Found:
+        """For a model that reads no vectors: n subjects without one, (n, 0)."""
+        return cls(np.zeros((n, 0), np.float32), np.zeros(n, np.bool_), np.full(n, NO_TIER, np.int8), np.zeros(n, np.int64))
+
 
 @dataclass(slots=True)
 class LookupCounts:

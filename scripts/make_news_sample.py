@@ -1,8 +1,9 @@
+# ruff: noqa: INP001 - a script, no package
 """Makes `examples/news` anew: `python scripts/make_news_sample.py` from the checkout.
 
-Run it after a change of the prompts' wording or of a record: an answer's ``custom_id`` holds the hash of the article and of the prompt
-that it answers, and both are computed here. Article texts and answers stay as they are. With ``--from FILE...`` it starts from
-written articles (JSON lines: section, title, text, tags, factors, summary) and gives them ids and times; without, it takes
+Run it after a change of the prompts' wording or of a record: an answer's ``custom_id`` holds the hash of the article and of the
+prompt that it answers, and both are computed here. Article texts and answers stay as they are. With ``--from FILE...`` it starts
+from written articles (JSON lines: section, title, text, tags, factors, summary) and gives them ids and times; without, it takes
 articles and answers that are there.
 """
 

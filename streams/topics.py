@@ -123,11 +123,11 @@ def n_records(settings: Settings, topic: Topic) -> int:
     return sum(end_offsets(settings, (topic,)).values())
 
 
-def lag(settings: Settings, role: str, topics: tuple[Topic, ...]) -> dict[str, int]:
-    """Records of each topic that a role has not yet committed as done."""
+def lag(settings: Settings, role: str, topics: tuple[Topic, ...], ends: dict[Any, int] | None = None) -> dict[str, int]:
+    """Records of each topic that a role has not yet committed as done; up to ``ends`` (of `end_offsets`), or up to now."""
     with admin(settings) as client:
         committed = client.list_group_offsets(group(settings, role)).get(group(settings, role), {})
-    ends = end_offsets(settings, topics)
+    ends = end_offsets(settings, topics) if ends is None else ends
     behind = {topic.name: 0 for topic in topics}
     for partition, end in ends.items():
         done = committed[partition].offset if partition in committed else 0

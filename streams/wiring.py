@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import platformdirs
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from extractor.scenario import Scenario
     from streams.roles.role import Loop
 
+OpenStore = Callable[[str, int], VectorStore]  # collection, dim
 HttpApp = Callable[..., Any]
 
 
@@ -55,12 +56,26 @@ def knowledge_store(settings: Settings) -> VectorStore:
     return open_store(settings, knowledge_collection(settings.milvus.prefix), encoder_dim(settings))
 
 
-def open_store(settings: Settings, collection: str, dim: int) -> VectorStore:
-    """A collection of the vector store in force; made if missing."""
+def open_store(
+    settings: Settings, collection: str, dim: int, *, consistency: Literal["Strong", "Bounded"] = "Strong"
+) -> VectorStore:
+    """A collection of the vector store in force; made if missing.
+
+    Args:
+        settings: Where the store is.
+        collection: Its name.
+        dim: Length of its vectors.
+        consistency: Bounded is faster and may miss the last moments: for rankers, which hear of those by the changelog.
+    """
     from hein.stores.milvus import MilvusVectorStore
 
     return MilvusVectorStore(
-        settings.milvus_uri, settings.milvus.token.get_secret_value(), collection, dim, settings.milvus.timeout_s
+        settings.milvus_uri,
+        settings.milvus.token.get_secret_value(),
+        collection,
+        dim,
+        settings.milvus.timeout_s,
+        consistency=consistency,
     )
 
 
@@ -103,6 +118,11 @@ def _loops(*loops: Loop) -> tuple[list[Any], Callable[[], str]]:
     from streams.roles.role import LoopService
 
     return [LoopService(loop) for loop in loops], lambda: "; ".join(filter(None, (loop.missing() for loop in loops)))
+
+
+def _stores(settings: Settings) -> tuple[OpenStore, OpenStore]:
+    """How a reader opens a version's collection: to boot from, and to ask for single rows."""
+    return partial(open_store, settings), partial(open_store, settings, consistency="Bounded")
 
 
 def _plan(settings: Settings, publisher: KafkaPublisher) -> Part:
@@ -177,7 +197,7 @@ def _train(settings: Settings, publisher: KafkaPublisher) -> Part:
     from streams.roles.train import Train
 
     torch.set_num_threads(settings.train.threads)
-    live = Live(settings, partial(open_store, settings), steps=False)
+    live = Live(settings, *_stores(settings), steps=False)
     train = Train(settings, live, publisher)
     live_services, _ = _loops(live)
     services, missing = _loops(train)
@@ -193,7 +213,7 @@ def _rank(settings: Settings, publisher: KafkaPublisher) -> Part:
     from streams.roles.rank import Rank, knowledge_of
 
     torch.set_num_threads(settings.rank.threads)
-    live = Live(settings, partial(open_store, settings), steps=True)
+    live = Live(settings, *_stores(settings), steps=True)
     scorer = Scorer(live.holder, live.histories, live.catalogue, settings)
     rank = Rank(settings, scorer, live, publisher)
     services, missing = _loops(live, rank)

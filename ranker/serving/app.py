@@ -114,6 +114,7 @@ class _Serving:
         app.add_route("/metrics", self._prometheus)
         for path in _PAGE:
             app.add_route(path, self._static)
+        app.add_route("/favicon.ico", self._no_icon)
         app.add_exception_handler(RankRequestError, self._invalid)
         app.add_exception_handler(UnavailableError, self._unavailable)
         app.add_middleware(_SafeHeaders)
@@ -197,6 +198,9 @@ class _Serving:
     async def _static(self, request: Request) -> Response:
         content, media = self._page[request.url.path]
         return Response(content, media_type=media)
+
+    async def _no_icon(self, _request: Request) -> Response:
+        return Response(status_code=204)
 
     async def _invalid(self, _request: Request, error: Exception) -> Response:
         assert isinstance(error, RekiError)

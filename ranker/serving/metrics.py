@@ -65,7 +65,7 @@ class RankerMetrics(Collector):
         return generate_latest(self._registry)
 
     def live(self) -> dict[str, float | int | None]:
-        """A few figures for the page. ``p50_ms``, ``p99_ms``: of the last thousand rankings; ``newest_ms``: newest event time seen."""
+        """A few figures for the page; p50 and p99 of the last thousand rankings, ``newest_ms`` the newest event time."""
         bundle = self._scorer.holder.current
         recent = list(self._recent_ms)
         p50_ms, p99_ms = np.percentile(recent, (50, 99)).tolist() if recent else (None, None)

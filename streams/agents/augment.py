@@ -12,7 +12,7 @@ from contracts.records import EncodedKnowledge
 from contracts.settings import Settings
 from contracts.topics import ENCODINGS, VECTORS
 from streams.agents.app import batches, faust_app, source
-from streams.agents.batches import BatchHandler, Output
+from streams.agents.batches import BatchHandler, Output, removals_first
 from streams.edge import Admitted
 from streams.roles.versions import Versions
 
@@ -24,10 +24,10 @@ def augment_app(settings: Settings, versions: Versions, handler: BatchHandler) -
     app = faust_app(settings, "augment")
 
     def augment(admitted: list[Admitted]) -> list[Output]:
-        gone = [one.key for one in admitted if one.record is None]
-        vectors = versions.augment_many([one.record for one in admitted if isinstance(one.record, EncodedKnowledge)])
+        gone, kept = removals_first(admitted)
         versions.forget(gone)
-        return [*((VECTORS, vector) for vector in vectors), *((VECTORS, key) for key in gone)]
+        vectors = versions.augment_many([one.record for one in kept if isinstance(one.record, EncodedKnowledge)])
+        return [*((VECTORS, key) for key in gone), *((VECTORS, vector) for vector in vectors)]
 
     async def work(admitted: list[Admitted]) -> list[Output]:
         return await asyncio.to_thread(augment, admitted)

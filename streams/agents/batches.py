@@ -62,16 +62,26 @@ class BatchHandler:
             for event in events
         ]
         try:
+            admitted: list[Admitted] = []
             async for attempt in retrying():
                 with attempt:
-                    await self._once(messages, work, settle)
+                    admitted = await self._admit(messages)
+            async for attempt in retrying():
+                with attempt:
+                    await self._once(admitted, work, settle)
         except BaseException:  # also when the worker stops: faust acknowledges what it handed out, done or not
             for event in events:
                 event.message.acked = True  # says so to faust alone; its offset stays uncommitted and it comes again
             raise
 
-    async def _once(self, messages: list[RawRecord], work: Work, settle: Settle | None) -> None:
+    async def _admit(self, messages: list[RawRecord]) -> list[Admitted]:
+        """The good ones; the dead letters of the others are safe, so that they are not written again with every try of the work."""
         admitted = admit(self.role, messages, self.publisher)
+        if len(admitted) < len(messages):
+            await asyncio.to_thread(self.publisher.flush)
+        return admitted
+
+    async def _once(self, admitted: list[Admitted], work: Work, settle: Settle | None) -> None:
         try:
             outputs = await work(admitted) if admitted else []
         except Exception as error:
@@ -103,3 +113,13 @@ class BatchHandler:
                 self.publisher.tombstone(topic, output)
             else:
                 self.publisher.send(topic, output)
+
+
+def removals_first(admitted: Sequence[Admitted]) -> tuple[list[str], list[Admitted]]:
+    """Keys that were removed in a batch, and the records that came after their key's last removal (or had none).
+
+    A stage that forgets the keys first and then works on the records comes to what one by one would have come to.
+    """
+    removed_at = {one.key: place for place, one in enumerate(admitted) if one.record is None}
+    kept = [one for place, one in enumerate(admitted) if one.record is not None and place > removed_at.get(one.key, -1)]
+    return list(removed_at), kept

@@ -13,7 +13,7 @@ from contracts.settings import Settings
 from contracts.topics import ENCODINGS, KNOWLEDGE
 from hein.encoding import Encoding
 from streams.agents.app import batches, faust_app, source
-from streams.agents.batches import BatchHandler, Output
+from streams.agents.batches import BatchHandler, Output, removals_first
 from streams.edge import Admitted
 
 _BATCH = 64  # about two seconds of one encoder thread: what a kill -9 repeats, and what a vector waits for its neighbours
@@ -24,10 +24,10 @@ def encode_app(settings: Settings, stage: Encoding, handler: BatchHandler) -> fa
     app = faust_app(settings, "encode")
 
     def encode(admitted: list[Admitted]) -> list[Output]:
-        gone = [one.key for one in admitted if one.record is None]
-        encoded = stage.encode_many([one.record for one in admitted if isinstance(one.record, Knowledge)])
+        gone, kept = removals_first(admitted)
         stage.forget(gone)
-        return [*((ENCODINGS, record) for record in encoded), *((ENCODINGS, key) for key in gone)]
+        encoded = stage.encode_many([one.record for one in kept if isinstance(one.record, Knowledge)])
+        return [*((ENCODINGS, key) for key in gone), *((ENCODINGS, record) for record in encoded)]
 
     async def work(admitted: list[Admitted]) -> list[Output]:
         return await asyncio.to_thread(encode, admitted)

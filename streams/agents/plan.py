@@ -7,6 +7,7 @@ which a restarted worker comes back. Both are written under the entity's own key
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import Any
 
@@ -22,6 +23,8 @@ from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, Us
 from streams.agents.app import batches, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
+from streams.retrying import retrying
+from streams.topics import end_offsets, lag
 
 Table = Any  # faust's tables are dicts of bytes to bytes here
 
@@ -89,8 +92,13 @@ class Planning:
             new, request = self._user_planner.apply(
                 state, [self._delivery(one) for one in deliveries], partition, deliveries[-1].raw.at_ms
             )
+            if request is not None:
+                request = self._titled(request)
+                if any(entry.title or entry.attributes for entry in request.history):
+                    outputs.append((REQUESTS, request))
+                else:  # nothing to say about a user whose items are all unknown
+                    new = self._user_planner.not_yet(new)
             self._users[user.encode()] = new.pack()
-            outputs += [(REQUESTS, self._titled(request))] if request else []
         return outputs
 
     def _delivery(self, one: Admitted) -> Delivery:
@@ -128,7 +136,17 @@ def plan_app(settings: Settings, planners: tuple[ItemPlanner, UserPlanner], hand
 
     @app.agent(source(app, settings, INTERACTIONS))
     async def plan_interactions(stream: StreamT[Any]) -> None:
+        await _items_first(settings)
         async for events in batches(stream, settings.plan.batch):
             await handler.handle(INTERACTIONS, events, planning.interactions)
 
     return app
+
+
+async def _items_first(settings: Settings) -> None:
+    """Return when the items that are there now are known: a backlog's interactions would be planned without their titles."""
+    async for attempt in retrying():
+        with attempt:
+            ends = await asyncio.to_thread(end_offsets, settings, (ITEMS,))
+            while (await asyncio.to_thread(lag, settings, "plan", (ITEMS,), ends))[ITEMS.name]:
+                await asyncio.sleep(0.2)

@@ -41,7 +41,7 @@ def command(  # noqa: PLR0913 - one parameter an option
         click.echo(line, err=True)
 
     opened = open_dataset(dataset, path)
-    settings = prepare(load_settings(), home, opened.scenario, fresh=fresh)
+    settings = prepare(load_settings(), home, opened, fresh=fresh)
     report(f"home of this run: {settings.home}")
     begun = time.monotonic()
     try:

@@ -11,19 +11,20 @@ from typing import Final
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
+from streams.datasets.dataset import Dataset
 from streams.embedded.programs import free_port
 
 MARK: Final = "made-by-reki-demo"
 _N_METRICS: Final = 8  # ports in a row for the processes' /metrics
 
 
-def prepare(base: Settings, home: Path | None, scenario: str, *, fresh: bool) -> Settings:
+def prepare(base: Settings, home: Path | None, dataset: Dataset, *, fresh: bool) -> Settings:
     """The settings of one demo run; its folder exists and is empty but for our mark.
 
     Args:
-        base: The settings in force: all but folder, ports and scenario stay.
+        base: The settings in force: all but folder, ports, scenario and the page's label stay.
         home: The folder; None: a new one beside the usual home.
-        scenario: The data set's.
+        dataset: What is played: its scenario, and what the page says of it.
         fresh: Empty the folder first, if an earlier demo made it.
 
     Raises:
@@ -38,8 +39,13 @@ def prepare(base: Settings, home: Path | None, scenario: str, *, fresh: bool) ->
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
-    return _with_ports(base, stamp).model_copy(
-        update={"home": folder.resolve(), "extract": base.extract.model_copy(update={"scenario": scenario})}
+    settings = _with_ports(base, stamp)
+    return settings.model_copy(
+        update={
+            "home": folder.resolve(),
+            "extract": settings.extract.model_copy(update={"scenario": dataset.scenario}),
+            "rank": settings.rank.model_copy(update={"dataset": dataset.name, "simulated": dataset.simulated}),
+        }
     )
 
 

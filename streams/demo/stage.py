@@ -63,15 +63,16 @@ class Stage:
             UnavailableError: It does not in five minutes.
         """
         deadline = time.monotonic() + _VERSION_S
-        address = f"{self.page}readyz"
+        address = f"{self.page}v1/about"
         said = ""
         while time.monotonic() < deadline:
             try:
                 answer = httpx.get(address, timeout=5)
                 said = answer.text
-                if answer.status_code == httpx.codes.OK and answer.json().get("version", version) == version:
+                model = answer.json().get("model") if answer.status_code == httpx.codes.OK else None
+                if model and model["version"] >= version:
                     return
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:
                 said = str(error)
             time.sleep(0.25)
         raise UnavailableError(f"{address} says {said[:300]}", wanted=f"version {version} in force", todo="see logs/rank.log")

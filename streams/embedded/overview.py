@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from streams.embedded.programs import accepts, answers_ready
+from streams.embedded.programs import answer
 from streams.embedded.supervision import Running, n_starts, states
 
 _WORDS = {"STARTING": "starting", "RUNNING": "starting", "BACKOFF": "waiting to restart", "STOPPING": "stopping"}
@@ -17,28 +17,28 @@ def overview(home: Path, running: Running) -> list[dict[str, Any]]:
     """State of every supervised process.
 
     Returns:
-        Per process: ``name``, ``kind``, ``pid`` (None: not running), ``state`` (ready, starting, waiting to restart, stopping,
-        stopped), ``uptime_s``, ``restarts``, ``rss_bytes``, ``port``, ``log``.
+        Per process: ``name``, ``kind``, ``pid`` (None: not running), ``state`` (ready, no model yet, starting, waiting to
+        restart, stopping, stopped), ``uptime_s``, ``restarts``, ``rss_bytes``, ``port``, ``log``.
 
     Raises:
         UnavailableError: If supervisord does not answer.
     """
-    answers = states(home)
+    told = states(home)
     rows = []
     for program in running.programs:
-        answer = answers[program["name"]]
-        pid = answer["pid"] or None
-        state = _WORDS.get(answer["statename"], "stopped")
-        probe = answers_ready if program["kind"] == "roles" else accepts
-        if state == "starting" and probe(program["port"], program["host"]):
-            state = "ready"
+        one = told[program["name"]]
+        pid = one["pid"] or None
+        state = _WORDS.get(one["statename"], "stopped")
+        if state == "starting":
+            said = answer("http" if program["kind"] == "roles" else "port", program["port"], program["host"])
+            state = state if said == "silent" else said
         rows.append(
             {
                 "name": program["name"],
                 "kind": program["kind"],
                 "pid": pid,
                 "state": state,
-                "uptime_s": answer["now"] - answer["start"] if pid else None,
+                "uptime_s": one["now"] - one["start"] if pid else None,
                 "restarts": max(0, n_starts(home, program["name"]) - 1),
                 "rss_bytes": _rss_bytes(pid),
                 "port": program["port"],

@@ -147,12 +147,15 @@ class EmbeddedServices:
         waiting = list(programs)
         while waiting:
             for program in list(waiting):
-                if program.is_ready():
-                    waiting.remove(program)
-                    took_s = time.monotonic() - self._begun[program.name]
-                    self._report(f"{program.name}: ready on port {program.port} after {took_s:.1f} s")
-                else:
+                answer = program.answer()
+                if answer == "silent":
                     self._check_hope(program, deadline)
+                    continue
+                waiting.remove(program)
+                took_s = time.monotonic() - self._begun[program.name]
+                self._report(f"{program.name}: ready on port {program.port} after {took_s:.1f} s")
+                if answer == "no model yet":
+                    self._report(f"{program.name}: no model yet; it answers once `reki train` has made one")
             time.sleep(0.1 if waiting else 0)
 
     def _check_hope(self, program: Program, deadline: float) -> None:
@@ -208,7 +211,7 @@ class EmbeddedDefault(EmbeddedServices):
             raise
 
     def wait_ready(self, timeout_s: float = 120) -> None:
-        """Return when every role answers ``/readyz``; services do since `start`."""
+        """Return when every role answers ``/readyz`` (a ranker may still lack its first model); services do since `start`."""
         self._wait([program for program in self._programs if program.kind == "roles"], time.monotonic() + timeout_s)
 
     def _create_topics(self) -> None:

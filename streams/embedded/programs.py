@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ from typing import Literal
 from contracts.errors import RekiError
 
 LOOPBACK = "127.0.0.1"
+_ANSWER_MAX_BYTES = 10_000
+
+Probe = Literal["port", "http"]
+Answer = Literal["silent", "no model yet", "ready"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,7 @@ class Program:
     kind: Literal["services", "roles"]
     command: tuple[str, ...]
     listens: tuple[Listening, ...]
-    probe: Literal["port", "http"]
+    probe: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: Literal["TERM", "INT"] = "TERM"
     stop_s: int = 10
@@ -52,12 +57,9 @@ class Program:
         """The port that tells whether it is ready."""
         return self.listens[0].port
 
-    def is_ready(self, timeout_s: float = 1.0) -> bool:
-        """Whether it answers now."""
-        host = self.listens[0].host
-        if self.probe == "port":
-            return accepts(self.port, host, timeout_s)
-        return answers_ready(self.port, host, timeout_s)
+    def answer(self, timeout_s: float = 2.0) -> Answer:
+        """What it says now."""
+        return answer(self.probe, self.port, self.listens[0].host, timeout_s)
 
 
 class PortTakenError(RekiError):
@@ -73,14 +75,20 @@ def accepts(port: int, host: str = LOOPBACK, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def answers_ready(port: int, host: str = LOOPBACK, timeout_s: float = 1.0) -> bool:
-    """Whether ``GET /readyz`` on the port answers 200."""
+def answer(probe: Probe, port: int, host: str = LOOPBACK, timeout_s: float = 2.0) -> Answer:
+    """What a program on this port says now. A ranker that lacks nothing but its first model is up: only `reki train` helps it."""
+    if probe == "port":
+        return "ready" if accepts(port, host, timeout_s) else "silent"
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
+        response = connection.getresponse()
+        if response.status == http.HTTPStatus.OK:
+            return "ready"
+        said = json.loads(response.read(_ANSWER_MAX_BYTES))
+        return "no model yet" if isinstance(said, dict) and said.get("missing") == ["model"] else "silent"
+    except (OSError, http.client.HTTPException, ValueError):
+        return "silent"
     finally:
         connection.close()
 

@@ -11,7 +11,7 @@ import time
 
 from prometheus_client import Gauge
 
-from contracts.records import InteractionEvent, Ranking
+from contracts.records import Impression, InteractionEvent, Ranking
 from contracts.settings import Settings
 from contracts.topics import IMPRESSIONS, INTERACTIONS, RANKINGS, Topic
 from ranker.joining import ImpressionJoiner
@@ -39,6 +39,7 @@ class Join:
         self._settings = settings
         self._publisher = publisher
         self._joiners: dict[int, ImpressionJoiner] = {}
+        self._unpublished: list[Impression] = []  # closed, but not yet known to be in the log
         self._assigned = threading.Event()
 
     def missing(self) -> str:
@@ -71,12 +72,14 @@ class Join:
                 self._add_interaction(message)
         offsets: dict[tuple[Topic, int], int] = {}
         for partition, joiner in self._joiners.items():
-            for impression in joiner.closed():
-                self._publisher.send(IMPRESSIONS, impression)
+            self._unpublished.extend(joiner.closed())
             for topic, low in zip((RANKINGS, INTERACTIONS), joiner.low_watermarks(), strict=True):
                 if low is not None:
                     offsets[topic, partition] = low
+        for impression in self._unpublished:
+            self._publisher.send(IMPRESSIONS, impression)
         self._publisher.flush()
+        self._unpublished.clear()
         if messages and not member.commit(offsets):
             log.info("partitions moved to another worker; it starts from the last commit")
 

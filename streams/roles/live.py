@@ -26,21 +26,25 @@ from streams.tail import Tail, Tailed
 
 log = logging.getLogger(__name__)
 
+OpenStore = Callable[[str, int], VectorStore]
+
 
 class Live:
     """What a ranker or a trainer knows, kept up to date.
 
     Args:
         settings: The settings in force.
-        open_store: Opens a version's collection: (name, dim) -> store.
+        open_to_boot: Opens a version's collection, (name, dim) -> store, to read all of it.
+        open_to_ask: Opens it to read single rows within a short deadline.
         steps: Whether online steps are followed too; a trainer makes them itself.
     """
 
     name = "live-state"
 
-    def __init__(self, settings: Settings, open_store: Callable[[str, int], VectorStore], *, steps: bool) -> None:
+    def __init__(self, settings: Settings, open_to_boot: OpenStore, open_to_ask: OpenStore, *, steps: bool) -> None:
         self._settings = settings
-        self._open_store = open_store
+        self._open_to_boot = open_to_boot
+        self._open_to_ask = open_to_ask
         self._steps = steps
         self.catalogue = Catalogue(FeatureConfig.of(settings.model))
         self.histories = Histories(settings.rank.max_users, settings.model.history)
@@ -125,9 +129,12 @@ class Live:
 
     def _install(self, manifest: ModelManifest) -> None:
         crm = load_crm(self._settings.checkpoints, manifest)
-        store = self._open_store(manifest.collection, manifest.d_aug)
-        vectors = VectorMatrix(manifest.d_aug, store, self._settings.rank.miss_timeout_s, version=manifest.version)
-        vectors.boot(store.scan())
+        asked = self._open_to_ask(manifest.collection, manifest.d_aug)
+        asked.count()  # connects now: the deadline of a miss is far too short for that
+        vectors = VectorMatrix(manifest.d_aug, asked, self._settings.rank.miss_timeout_s, version=manifest.version)
+        booted = self._open_to_boot(manifest.collection, manifest.d_aug)
+        vectors.boot(booted.scan())
+        booted.close()
         self.catalogue.use(crm.config.features)
         old = self.holder.current
         self.holder.install(Bundle(crm=crm, vectors=vectors, manifest=manifest))

@@ -119,12 +119,12 @@ class Versions:
         n_vectors = 0
         batches = self._active[manifest.version].backfill(self._knowledge)
         while True:
-            with self._writing:
+            with self._writing:  # sent inside: a subject that is removed next must not come back by an older vector
                 vectors = next(batches, None)
+                for vector in vectors or ():
+                    self._publisher.send(VECTORS, vector)
             if vectors is None:
                 break
-            for vector in vectors:
-                self._publisher.send(VECTORS, vector)
             n_vectors += len(vectors)
         self._publisher.flush()
         ready = msgspec.structs.replace(manifest, state="ready")

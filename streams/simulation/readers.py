@@ -22,9 +22,9 @@ DAY_MS: Final = 24 * 3600 * 1000
 # share of a day's visits by hour, UTC: a morning and an evening peak
 RHYTHM: Final = (1, 1, 1, 1, 1, 2, 5, 8, 8, 6, 5, 5, 6, 5, 4, 4, 5, 6, 8, 9, 9, 7, 4, 2)
 _EXAMINE: Final = 0.6  # exponent of the position bias
-_STEEP, _THRESHOLD = 7.0, 0.45  # of the click probability over the affinity (-1 to 1)
-_DRIFT: Final = 0.15  # how far a taste moves towards a new interest in a day
-_FAVOURITES: Final = 3  # articles that a taste is the mean of
+_STEEP, _THRESHOLD = 12.0, 0.4  # of the click probability over the affinity (-1 to 1)
+_DRIFT: Final = 0.1  # how far a taste moves towards a new interest in a day
+_FAVOURITES: Final = 2  # articles that a taste is the mean of
 _PAUSE_MS: Final = 1_500  # between two examined articles
 
 

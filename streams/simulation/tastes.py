@@ -44,10 +44,10 @@ def latents(articles: Sequence[Article]) -> Floats:
             if word in columns:
                 counts[row, columns[word]] = weight * np.log(len(articles) / in_articles[word])
     counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
-    left, sizes, _ = np.linalg.svd(counts, full_matrices=False)
+    sizes, directions = np.linalg.eigh(counts @ counts.T)  # ascending; the square of the singular values
+    n = min(N_LATENT, len(articles))
     points = np.zeros((len(articles), N_LATENT))
-    n = min(N_LATENT, len(sizes))
-    points[:, :n] = left[:, :n] * sizes[:n]
+    points[:, :n] = directions[:, -n:] * np.sqrt(np.maximum(sizes[-n:], 0))
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
     return points
 

@@ -9,7 +9,7 @@ from streams.datasets.ebnerd import Ebnerd
 
 
 def at(second):
-    return datetime(2023, 5, 18, 0, 0, second)
+    return datetime(2023, 5, 18, 0, 0, second)  # noqa: DTZ001 - as the files have it
 
 
 @pytest.fixture

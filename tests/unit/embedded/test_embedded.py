@@ -1,5 +1,6 @@
 """What can be told without starting anything: ways on without Java, ports, groups, the cache of jars."""
 
+import http.server
 import os
 import re
 import socket
@@ -14,7 +15,7 @@ from contracts.roles import ROLES
 from streams.embedded import jars
 from streams.embedded.jars import KAFKA_VERSION, KafkaMissingError, find_java, kafka_jars
 from streams.embedded.processes import ROLE_GROUPS, parse_groups
-from streams.embedded.programs import LOOPBACK, Listening, PortTakenError, Program, check_free, free_port
+from streams.embedded.programs import LOOPBACK, Listening, PortTakenError, Program, answer, check_free, free_port
 from streams.embedded.supervision import Running
 
 
@@ -124,6 +125,33 @@ def test_free_ports_in_a_row_can_all_be_bound():
     first = free_port(3)
     for port in range(first, first + 3):
         socket.create_server((LOOPBACK, port)).close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wanted"),
+    [
+        (200, b"", "ready"),
+        (503, b'{"missing": ["model"]}', "no model yet"),
+        (503, b'{"missing": ["model", "items"]}', "silent"),
+        (503, b"[", "silent"),
+    ],
+)
+def test_a_ranker_that_lacks_its_first_model_only_is_up(status, body, wanted):
+    class Role(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer((LOOPBACK, 0), Role) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert answer("http", server.server_port) == wanted
+        thread.join()
+    assert answer("http", server.server_port) == "silent"
 
 
 def test_groups_of_the_command_line():

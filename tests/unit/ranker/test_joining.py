@@ -159,6 +159,20 @@ def test_a_restart_does_not_take_a_copy_for_a_new_ranking():
     assert again.closed() == before
 
 
+def test_a_ranking_stays_needed_until_a_copy_of_it_would_be_late():
+    join = joiner()
+    join.add_ranking(0, ranking("r"))
+    join.add_ranking(1, ranking("open", 1_001))
+    join.add_interaction(0, event("a"))
+    join.add_interaction(1, event("b"))
+    assert [one.ranking for one in join.closed()] == ["r"]
+    assert join.low_watermarks() == (0, 0)
+    join.add_ranking(2, ranking("much later", 1_130))
+    join.add_interaction(2, event("x", None, 1_130))
+    assert [one.ranking for one in join.closed()] == ["open"]
+    assert join.low_watermarks() == (2, 2)
+
+
 def expected(rankings: list[Ranking], events: list[InteractionEvent]) -> dict[str, Impression]:
     """The definition at the top of ranker/joining.py, read off whole logs."""
     accepted: dict[str, Ranking] = {}

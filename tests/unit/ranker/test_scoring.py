@@ -111,3 +111,12 @@ def test_an_explanation_says_what_knowledge_moved_and_which_history_counted(rank
         assert weights == sorted(weights, reverse=True)
         assert any(weights)
     assert [one.default_vector for one in sorted(explained, key=lambda one: one.item)] == [False] * 8 + [True] * 2
+
+
+def test_a_model_without_knowledge_reads_no_vectors_and_says_so(ranker):
+    ranker.holder.install(ranker.bundle(d_aug=0))
+    ranking = ranker.scorer.rank(request())
+    assert all(one.default_vector and one.tier is None for one in ranking.items)
+    assert (ranking.user_default_vector, ranking.snapshot.user_vector) == (True, None)
+    assert ranker.holder.current.vectors.counts.lookups == 0
+    assert [one.place == one.place_without for one in ranker.scorer.explain("u", ALL, 500)] == [True] * 10
