@@ -15,7 +15,7 @@ Shapes: B subjects, N rows, d size of an augmented vector.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Lock
@@ -241,14 +241,18 @@ class VectorMatrix:
         if self._clock() < self._rest_until or not self._reads.acquire(blocking=False):
             self.counts.reads_skipped += 1
             return False
+        try:
+            reading: Future[None] = self._pool.submit(self._read, store, wanted)
+        except RuntimeError:  # closed since: a new version took over while this request was under way
+            self._reads.release()
+            return False
         self.counts.reads += 1
-        reading: Future[None] = self._pool.submit(self._read, store, wanted)
         reading.add_done_callback(lambda _: self._reads.release())
         try:
             reading.result(self._timeout_s)
         except Late:
             self.counts.reads_late += 1  # what it brings is kept when it comes
-        except (UnavailableError, VectorError):
+        except (UnavailableError, VectorError, CancelledError):
             self.counts.reads_failed += 1
         else:
             return True

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from contracts.errors import UnavailableError
+
 Missing = Callable[[], dict[str, str]]
 
 
@@ -41,18 +43,25 @@ class HttpThread:
     """
 
     def __init__(self, app: Callable[..., object], host: str, port: int) -> None:
+        self._address = f"{host}:{port}"
         self._server = uvicorn.Server(
             uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         )
         self._thread = threading.Thread(target=self._server.run, name=f"http-{port}", daemon=True)
 
     def start(self) -> None:
-        """Start listening."""
-        self._thread.start()
+        """Start listening.
 
-    def alive(self) -> bool:
-        """Whether the server still runs (it ends when its port is taken)."""
-        return self._thread.is_alive()
+        Raises:
+            UnavailableError: The port is taken.
+        """
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(timeout=0.02)
+            if not self._thread.is_alive():  # its own message went to the log
+                raise UnavailableError(
+                    f"no server on {self._address}", wanted="a free port", todo="stop what listens there, or change the setting"
+                )
 
     def stop(self) -> None:
         """Stop listening and wait for the thread."""

@@ -75,7 +75,7 @@ class BatchHandler:
             raise
 
     async def _admit(self, messages: list[RawRecord]) -> list[Admitted]:
-        """The good ones; the dead letters of the others are safe, so that they are not written again with every try of the work."""
+        """The good ones; the dead letters of the others are safe then, and not written again with every try of the work."""
         admitted = admit(self.role, messages, self.publisher)
         if len(admitted) < len(messages):
             await asyncio.to_thread(self.publisher.flush)

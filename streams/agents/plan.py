@@ -148,5 +148,5 @@ async def _items_first(settings: Settings) -> None:
     async for attempt in retrying():
         with attempt:
             ends = await asyncio.to_thread(end_offsets, settings, (ITEMS,))
-            while (await asyncio.to_thread(lag, settings, "plan", (ITEMS,), ends))[ITEMS.name]:
+            while (await asyncio.to_thread(lag, settings, "plan", (ITEMS,), ends))[ITEMS.name]:  # noqa: ASYNC110 the broker is asked
                 await asyncio.sleep(0.2)

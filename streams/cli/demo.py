@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     settings = prepare(load_settings(), home, opened, fresh=fresh)
     report(f"home of this run: {settings.home}")
     begun = time.monotonic()
+    summary = None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything stops in order
     try:
         with Stage(settings, report) as stage:
             summary = Demo(stage, opened, play_of(opened, limit, settings), report).run()
@@ -58,5 +61,4 @@ def command(  # noqa: PLR0913 - one parameter an option
                     time.sleep(0.5)
     except KeyboardInterrupt:
         report("stopped")
-        return
-    sys.exit(0 if summary["all_accounted_for"] else 1)
+    sys.exit(0 if summary and summary["all_accounted_for"] else 1)

@@ -13,6 +13,7 @@ from contracts.errors import SettingsError
 from contracts.settings import Settings
 from streams.datasets.dataset import Dataset
 from streams.embedded.programs import free_port
+from streams.embedded.supervision import Running
 
 MARK: Final = "made-by-reki-demo"
 _N_METRICS: Final = 8  # ports in a row for the processes' /metrics
@@ -28,10 +29,13 @@ def prepare(base: Settings, home: Path | None, dataset: Dataset, *, fresh: bool)
         fresh: Empty the folder first, if an earlier demo made it.
 
     Raises:
-        SettingsError: The folder holds something, and is not ours or not to be emptied.
+        SettingsError: Something runs in the folder, or it holds something and is not ours or not to be emptied.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = home if home is not None else base.home / f"demo-{stamp}"
+    if running := Running.read(folder):
+        todo = "stop it (Ctrl-C, or `reki down`), or choose another --home"
+        raise SettingsError(f"{folder}, where pid {running.pid} runs", wanted="a folder where nothing runs", todo=todo)
     if folder.exists() and any(folder.iterdir()):
         if not (fresh and (folder / MARK).is_file()):
             todo = "choose another --home" if not (folder / MARK).is_file() else "add --fresh to empty it"

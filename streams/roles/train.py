@@ -19,7 +19,7 @@ from contracts.records import Impression, ModelManifest
 from contracts.settings import Settings
 from contracts.subjects import item_subject
 from contracts.topics import IMPRESSIONS, MODELS
-from ranker.checkpoint import as_trained, load_crm, save_step, version_folder
+from ranker.checkpoint import as_trained, load_crm, read_manifest, save_step, version_folder
 from ranker.online import OnlineLearner, read_state
 from streams.edge import RawRecord, admit
 from streams.publisher import KafkaPublisher
@@ -93,7 +93,6 @@ class Train:
             return
         self._learner.step += 1
         self._learner.save(self._state_file(self._manifest.version), self._offsets)
-        self._unsaved = 0
         manifest = save_step(
             self._settings.checkpoints,
             self._learner.crm,
@@ -105,37 +104,44 @@ class Train:
         )
         self._publisher.send(MODELS, manifest)
         self._publisher.flush()
+        self._unsaved = 0  # not before: what the rankers were not told is told with the next try
 
     def _new_version(self) -> bool:
         current = self._live.holder.current
         return current is not None and self._manifest is not None and current.version != self._manifest.version
 
     def _follow_version(self) -> None:
-        """Start from the version in force, or go on where a killed trainer of the same version had saved."""
+        """Start from the version in force, or go on where a killed trainer had saved."""
         bundle = self._live.holder.current
         assert bundle is not None
         zero = as_trained(bundle.manifest)
-        folder = self._settings.checkpoints
-        version = bundle.version
-        crm, frozen = load_crm(folder, zero), load_crm(folder, zero)
         if self._learner is None:
-            self._learner = OnlineLearner(
-                crm, frozen, self._settings, self._vectors, self._live.catalogue.features, version=version
-            )
-            self._restore(version)
-        else:
-            self._learner.swap_version(crm, frozen, version=version)
+            self._learner = self._resumed(zero)
+        if self._learner.version != zero.version:
+            crm, frozen = (load_crm(self._settings.checkpoints, zero) for _ in range(2))
+            self._learner.swap_version(crm, frozen, version=zero.version)
+            self._learner.save(self._state_file(zero.version), self._offsets)  # killed now, it must not read all of them again
         self._manifest = zero
-        log.info("learning from version %d step %d on", version, self._learner.step)
+        self._unsaved = int(self._learner.step > bundle.manifest.step)  # saved, and killed before the rankers were told
+        log.info("learning from version %d step %d on", zero.version, self._learner.step)
 
-    def _restore(self, version: int) -> None:
-        path = self._state_file(version)
-        try:
-            state = read_state(path)
-            if state is not None and self._learner is not None:
-                self._offsets = self._learner.restore(path)
-        except CheckpointError as error:
-            log.error("starting again from version %d as trained: %s", version, error)  # noqa: TRY400 says it all
+    def _resumed(self, zero: ModelManifest) -> OnlineLearner:
+        """The learner as saved last, of this version or of the newest one before it; a new one where nothing was saved."""
+        for version in range(zero.version, 0, -1):
+            path = self._state_file(version)
+            try:
+                manifest = zero if version == zero.version else read_manifest(self._settings.checkpoints, version)
+                if manifest is not None and read_state(path) is not None:
+                    learner = self._learner_of(as_trained(manifest))
+                    self._offsets = learner.restore(path)
+                    return learner
+            except CheckpointError as error:
+                log.error("what was learnt on version %d is lost: %s", version, error)  # noqa: TRY400 says it all
+        return self._learner_of(zero)
+
+    def _learner_of(self, zero: ModelManifest) -> OnlineLearner:
+        crm, frozen = (load_crm(self._settings.checkpoints, zero) for _ in range(2))
+        return OnlineLearner(crm, frozen, self._settings, self._vectors, self._live.catalogue.features, version=zero.version)
 
     def _state_file(self, version: int) -> Path:
         return self._settings.checkpoints / version_folder(version) / "online.safetensors"

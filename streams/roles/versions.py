@@ -125,8 +125,8 @@ class Versions:
                     self._publisher.send(VECTORS, vector)
             if vectors is None:
                 break
+            self._publisher.flush()  # now: a failure told to somebody else's flush meanwhile would be lost to this one
             n_vectors += len(vectors)
-        self._publisher.flush()
         ready = msgspec.structs.replace(manifest, state="ready")
         write_manifest(self._settings.checkpoints, ready)
         self._publisher.send(MODELS, ready)

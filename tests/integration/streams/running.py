@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from kafka import KafkaConsumer, TopicPartition
 
 from contracts.records import InteractionEvent, ItemEvent, ModelManifest, RankRequest
 from contracts.settings import ENV_PREFIX, Settings, environment_of, load_settings
@@ -21,7 +22,7 @@ from contracts.topics import INTERACTIONS, ITEMS, MODELS, RANK_REQUESTS, Topic
 from streams.embedded.programs import free_port
 from streams.publisher import KafkaPublisher
 from streams.tail import Tail, Tailed
-from streams.topics import create_topics
+from streams.topics import create_topics, group
 
 DEADLINE_S = 90
 T = TypeVar("T")
@@ -147,6 +148,23 @@ class Reki:
     def typed(self, topic: Topic) -> list[Any]:
         """The records on a topic now, without tombstones."""
         return [one.record for one in self.records(topic) if one.record is not None]
+
+    def changelog(self, role: str, table: str) -> dict[bytes, bytes]:
+        """What a role's table comes back as: the last value of every key of its changelog."""
+        name = f"{group(self.settings, role)}-{table}-changelog"
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
+        )
+        partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name))]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        found: dict[bytes, bytes] = {}
+        while any(consumer.position(one) < ends[one] for one in partitions):
+            for messages in consumer.poll(timeout_ms=200).values():
+                found |= {message.key: message.value for message in messages}
+        consumer.close()
+        return {key: value for key, value in found.items() if value is not None}
 
     def manifests(self) -> list[ModelManifest]:
         return self.typed(MODELS)

@@ -7,7 +7,15 @@ import pytest
 
 from contracts.records import InteractionEvent, RankRequest
 from contracts.topics import (
-    DEAD_LETTERS, ENCODINGS, IMPRESSIONS, INTERACTIONS, ITEMS, KNOWLEDGE, RANK_REQUESTS, RANKINGS, VECTORS,
+    DEAD_LETTERS,
+    ENCODINGS,
+    IMPRESSIONS,
+    INTERACTIONS,
+    ITEMS,
+    KNOWLEDGE,
+    RANK_REQUESTS,
+    RANKINGS,
+    VECTORS,
 )  # fmt: skip
 from integration.streams.running import DAY_MS, START_MS, some_interactions, some_items
 from streams import wiring

@@ -14,8 +14,22 @@ from contracts.codec import FAR_FUTURE_MS, MAX_RECORD_BYTES, decode, encode, key
 from contracts.errors import RecordError
 from contracts.precedence import TIER_RANK, supersedes
 from contracts.records import (
-    AugmentedVector, DeadLetter, EncodedKnowledge, FeatureSnapshot, HistoryEntry, HistoryItem, Impression, InteractionEvent,
-    ItemEvent, Knowledge, KnowledgeRequest, LabelledItem, ModelManifest, Ranking, RankRequest, ScoredItem,
+    AugmentedVector,
+    DeadLetter,
+    EncodedKnowledge,
+    FeatureSnapshot,
+    HistoryEntry,
+    HistoryItem,
+    Impression,
+    InteractionEvent,
+    ItemEvent,
+    Knowledge,
+    KnowledgeRequest,
+    LabelledItem,
+    ModelManifest,
+    Ranking,
+    RankRequest,
+    ScoredItem,
 )  # fmt: skip
 from contracts.topics import INTERACTIONS, ITEMS, TOPICS
 
@@ -38,7 +52,9 @@ interactions = st.one_of(
 )  # fmt: skip
 subjects = st.builds("{}:{}".format, st.sampled_from(["item", "user", "cluster"]), ids)
 tiers = st.sampled_from(sorted(TIER_RANK))
-vectors = st.lists(st.floats(width=32), min_size=1, max_size=4).map(lambda v: msgspec.msgpack.encode(v)[:4].ljust(4, b"\0") * len(v))
+vectors = st.lists(st.floats(width=32), min_size=1, max_size=4).map(
+    lambda v: msgspec.msgpack.encode(v)[:4].ljust(4, b"\0") * len(v)
+)
 histories = st.lists(
     st.builds(
         HistoryEntry, item=ids, title=texts, action=st.just("click"), event_ms=ms, liked=st.none() | st.booleans(),

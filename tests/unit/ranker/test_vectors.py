@@ -203,3 +203,14 @@ def test_readers_see_whole_rows_while_one_thread_writes():
     for reader in readers:
         reader.join()
     assert torn == []
+
+
+def test_a_matrix_that_is_closed_while_a_request_is_under_way_still_answers():
+    store = Store(row("item:a"))
+    matrix = matrix_of(store)
+    matrix._pool.shutdown()
+    for n in range(5):
+        assert not matrix.lookup([f"item:{n}"]).found[0]
+    matrix.close()
+    assert not matrix.lookup(["item:a"]).found[0]
+    assert store.reads == []
