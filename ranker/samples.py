@@ -23,7 +23,7 @@ from contracts.actions import liked
 from contracts.errors import DatasetError, VectorError
 from contracts.precedence import supersedes
 from contracts.subjects import item_subject, user_subject
-from ranker.features import LIKED, LIKED_CODES, NOT_SAID, Features, ItemTable, hash_id, item_features, sample_features
+from ranker.features import LIKED, LIKED_CODES, Features, ItemTable, hash_id, item_features, sample_features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,9 +126,10 @@ class SampleLog:
             self._attributes[item.item] = item.attributes
 
     def add_interaction(self, interaction: InteractionEvent) -> None:
-        """One thing that a user did."""
-        code = LIKED_CODES[liked(interaction.action, interaction.value)]
-        self._interactions.append((interaction.user, interaction.item, code, interaction.event_ms))
+        """One thing that a user did. A mere view is passed over: in serving it is no history either (`ranker.histories`)."""
+        said = liked(interaction.action, interaction.value)
+        if said is not None:
+            self._interactions.append((interaction.user, interaction.item, LIKED_CODES[said], interaction.event_ms))
 
     def add_encoding(self, encoding: EncodedKnowledge) -> None:
         """One subject's knowledge as a vector."""
@@ -148,30 +149,27 @@ class SampleLog:
         """
         log = sorted(dict.fromkeys(self._interactions), key=lambda row: row[3])
         codes = np.array([row[2] for row in log], np.int8)
-        if not (codes != NOT_SAID).any():
-            raise DatasetError(f"{len(log)} interactions, none with a label", wanted="at least one", todo=_TODO)
+        if not log:
+            raise DatasetError("no interaction with a label", wanted="at least one", todo=_TODO)
         users, user_number = _number([row[0] for row in log])
         items, item_number = _number([row[1] for row in log])
         event_ms = np.array([row[3] for row in log], np.int64)
         matrix, standing = self._knowledge()
         history, valid = _history(user_number, event_ms, config.history)
-        labelled = np.flatnonzero(codes != NOT_SAID)
-        history, valid = history[labelled], valid[labelled]
         buckets = np.array([hash_id(user, config.user_buckets) for user in users], np.int32)
         table = ItemTable.of([item_features(i, self._attributes.get(i, {}), config) for i in items], config.n_attributes)
         item_row = (item_number + 1).astype(np.int32)
         user_subjects, item_subjects = [user_subject(u) for u in users], [item_subject(i) for i in items]
-        at, who, what = event_ms[labelled], user_number[labelled], item_number[labelled]
         return Samples(
-            user=buckets[who],
-            user_number=who.astype(np.int32),
-            item=item_row[labelled],
+            user=buckets[user_number],
+            user_number=user_number.astype(np.int32),
+            item=item_row,
             history=np.where(valid, item_row[history], 0).astype(np.int32),
             history_liked=np.where(valid, codes[history], 0).astype(np.int8),
-            label=(codes[labelled] == LIKED).astype(np.float32),
-            event_ms=at,
-            user_rows=_standing_at(user_subjects, who, at, standing, strictly_before=True),
-            item_rows=_standing_at(item_subjects, what, at, standing, strictly_before=False),
+            label=(codes == LIKED).astype(np.float32),
+            event_ms=event_ms,
+            user_rows=_standing_at(user_subjects, user_number, event_ms, standing, strictly_before=True),
+            item_rows=_standing_at(item_subjects, item_number, event_ms, standing, strictly_before=False),
             items=table,
             matrix=matrix,
         )
