@@ -19,7 +19,7 @@ from contracts.errors import RekiError, SettingsError
 
 log = logging.getLogger(__name__)
 
-_WAIT = wait_exponential_jitter(initial=0.5, max=30)  # s
+_WAIT = wait_exponential_jitter(multiplier=0.5, max=30)  # s
 
 
 def retriable(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ranker.scoring import Scorer
 
 _SCORING_THREADS: Final = 3  # one more than reads on the store under way at once (ranker.vectors), so one can always score
+_DAY_MS: Final = 86_400_000
 _MAX_LISTED: Final = 1_000
 _RETRY_AFTER_S: Final = "1"
 _PAGE: Final = {
@@ -129,6 +130,14 @@ class _Serving:
             await asyncio.to_thread(self._outbox.close)
         self._scoring.shutdown(wait=False, cancel_futures=True)
 
+    def _clock_ms(self) -> int:
+        """The time of a request that names none: now, or, in a replay of old events, that of the newest one.
+
+        A ranking from years after the stream would close the windows of every ranking before it (`ranker.joining`).
+        """
+        now_ms, newest_ms = _now_ms(), self._metrics.newest_ms()
+        return newest_ms if newest_ms and now_ms - newest_ms > _DAY_MS else now_ms
+
     async def _rank(self, request: Request) -> Response:
         body = decode_body(await _body(request), RankBody, _now_ms())
         wanted = RankRequest(
@@ -136,7 +145,7 @@ class _Serving:
             user=body.user,
             candidates=body.candidates,
             k=body.k,
-            event_ms=_now_ms() if body.event_ms is None else body.event_ms,
+            event_ms=self._clock_ms() if body.event_ms is None else body.event_ms,
             context=body.context,
         )
         ranking = await asyncio.get_running_loop().run_in_executor(self._scoring, self._scorer.rank, wanted)
@@ -147,7 +156,7 @@ class _Serving:
 
     async def _explain(self, request: Request) -> Response:
         body = decode_body(await _body(request), ExplainBody, _now_ms())
-        event_ms = _now_ms() if body.event_ms is None else body.event_ms
+        event_ms = self._clock_ms() if body.event_ms is None else body.event_ms
         explain = self._scorer.explain
         items = await asyncio.get_running_loop().run_in_executor(self._scoring, explain, body.user, body.candidates, event_ms)
         history = self._scorer.histories.of(body.user, before_ms=event_ms)

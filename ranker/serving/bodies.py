@@ -21,7 +21,7 @@ Candidates = Annotated[tuple[Id, ...], Meta(max_length=MAX_CANDIDATES)]
 
 
 class RankBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/rank``. Without ``request`` an id is made up, without ``event_ms`` it is now."""
+    """Body of ``POST /v1/rank``. Without ``request`` an id is made up, without ``event_ms`` it is the stream's now."""
 
     user: Id
     candidates: Candidates

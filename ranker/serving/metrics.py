@@ -64,6 +64,10 @@ class RankerMetrics(Collector):
         """Everything, in Prometheus' text format."""
         return generate_latest(self._registry)
 
+    def newest_ms(self) -> int:
+        """The newest event time of the stream, 0 before the first event."""
+        return max(self._scorer.histories.newest_ms, *(item.published_ms for item in self._scorer.catalogue.recent(1)), 0)
+
     def live(self) -> dict[str, float | int | None]:
         """A few figures for the page; p50 and p99 of the last thousand rankings, ``newest_ms`` the newest event time."""
         bundle = self._scorer.holder.current
@@ -74,9 +78,7 @@ class RankerMetrics(Collector):
             "items": len(self._scorer.catalogue),
             "users": len(self._scorer.histories),
             "vectors": len(bundle.vectors) if bundle else 0,
-            "newest_ms": max(
-                [self._scorer.histories.newest_ms, *(item.published_ms for item in self._scorer.catalogue.recent(1))]
-            ),
+            "newest_ms": self.newest_ms(),
             "p50_ms": p50_ms,
             "p99_ms": p99_ms,
         }

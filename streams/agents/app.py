@@ -38,7 +38,7 @@ def faust_app(settings: Settings, role: str) -> faust.App:
         stream_wait_empty=False,
         table_standby_replicas=0,  # a table is in its changelog and in one worker's memory; a standby would hold it twice
         broker_max_poll_records=2000,
-        broker_session_timeout=30.0,
+        broker_session_timeout=10.0,  # what a restart after kill -9 waits for its partitions
         broker_request_timeout=60.0,
     )
 
@@ -58,3 +58,14 @@ def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT:
 def batches(stream: StreamT[Any], n_records: int) -> AsyncIterable[Sequence[EventT[bytes]]]:
     """The stream in batches, waiting at most 0.1 s for company. A batch counts as done when the next one is asked for."""
     return cast("AsyncIterable[Sequence[EventT[bytes]]]", cast("Stream[Any]", stream).take_events(n_records, within=0.1))
+
+
+async def changelogs_known(app: faust.App, *tables: Any) -> None:
+    """Return when the producer knows the partitions of these tables' changelogs; an agent calls it before its first write.
+
+    A write picks its partition out of the producer's metadata, which holds a topic only once somebody asked for it. Without this, a
+    worker that starts right after its changelog was made fails at every write (TypeError) until the metadata is next refreshed.
+    """
+    producer = cast("Any", await app.maybe_start_producer())
+    for table in tables:
+        await producer._ensure_producer().partitions_for(table.changelog_topic.get_topic_name())  # noqa: SLF001 - faust has no other way

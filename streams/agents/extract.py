@@ -16,7 +16,7 @@ from contracts.records import Knowledge, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.topics import IMPORTED, KNOWLEDGE, REQUESTS
 from extractor.extraction import Extraction, ExtractionFailure, usable_import
-from streams.agents.app import batches, faust_app, source
+from streams.agents.app import batches, changelogs_known, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted, dead_letter
 from streams.publisher import KafkaPublisher
@@ -91,11 +91,13 @@ def extract_app(settings: Settings, extraction: Extraction, handler: BatchHandle
 
     @app.agent(source(app, settings, REQUESTS))
     async def extract_requests(stream: StreamT[Any]) -> None:
+        await changelogs_known(app, table)
         async for events in batches(stream, 4 * settings.extract.concurrency):
             await handler.handle(REQUESTS, events, stage.requests)
 
     @app.agent(source(app, settings, IMPORTED))
     async def extract_imports(stream: StreamT[Any]) -> None:
+        await changelogs_known(app, table)
         async for events in batches(stream, 500):
             await handler.handle(IMPORTED, events, stage.imports)
 

@@ -20,7 +20,7 @@ from contracts.settings import Settings
 from contracts.subjects import item_subject
 from contracts.topics import INTERACTIONS, ITEMS, KNOWLEDGE, REQUESTS
 from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, UserState, content_hash
-from streams.agents.app import batches, faust_app, source
+from streams.agents.app import batches, changelogs_known, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
 from streams.retrying import retrying
@@ -131,11 +131,13 @@ def plan_app(settings: Settings, planners: tuple[ItemPlanner, UserPlanner], hand
 
     @app.agent(source(app, settings, ITEMS))
     async def plan_items(stream: StreamT[Any]) -> None:
+        await changelogs_known(app, items)
         async for events in batches(stream, settings.plan.batch):
             await handler.handle(ITEMS, events, planning.items, planning.remember)
 
     @app.agent(source(app, settings, INTERACTIONS))
     async def plan_interactions(stream: StreamT[Any]) -> None:
+        await changelogs_known(app, users)
         await _items_first(settings)
         async for events in batches(stream, settings.plan.batch):
             await handler.handle(INTERACTIONS, events, planning.interactions)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-import uuid
-from typing import TYPE_CHECKING
 
 import click
 
 from contracts.errors import RankRequestError, UnavailableError
 from contracts.settings import load_settings
-
-if TYPE_CHECKING:
-    import httpx
 
 _UNPROCESSABLE = 422
 
@@ -22,7 +16,7 @@ _UNPROCESSABLE = 422
 @click.argument("user")
 @click.argument("items", nargs=-1, required=True)
 @click.option("--k", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many items back.")
-@click.option("--at-ms", type=click.IntRange(min=0), help="Event time; default: the newest that the ranker has seen.")
+@click.option("--at-ms", type=click.IntRange(min=0), help="Event time; default: now; in a replay, the newest.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as it came.")
 def command(user: str, items: tuple[str, ...], k: int, at_ms: int | None, *, as_json: bool) -> None:
     """Rank ITEMS for USER by the ranker that runs here (settings rank.host, rank.port)."""
@@ -30,10 +24,10 @@ def command(user: str, items: tuple[str, ...], k: int, at_ms: int | None, *, as_
 
     rank = load_settings().rank
     server = f"http://{rank.host}:{rank.port}"
-    request = {"request": uuid.uuid4().hex, "user": user, "candidates": items, "k": k}
+    request = {"user": user, "candidates": items, "k": k} | ({} if at_ms is None else {"event_ms": at_ms})
     try:
         with httpx.Client(base_url=server, timeout=30) as client:
-            answer = client.post("/v1/rank", json=request | {"event_ms": at_ms if at_ms is not None else _newest_ms(client)})
+            answer = client.post("/v1/rank", json=request)
     except httpx.HTTPError as error:
         raise UnavailableError(f"no answer from {server} ({error})", wanted="a ranker", todo="`reki up`") from error
     if answer.status_code == _UNPROCESSABLE:
@@ -49,9 +43,3 @@ def command(user: str, items: tuple[str, ...], k: int, at_ms: int | None, *, as_
     for place, item in enumerate(ranking["items"], 1):
         about = f"knowledge: {item['tier']}" if item.get("tier") else "no knowledge yet (default vector)"
         click.echo(f"{place:3} {item['score']:.4f} {item['item']}  {about}" + ("  unknown item" * bool(item.get("unknown_item"))))
-
-
-def _newest_ms(client: httpx.Client) -> int:
-    """The stream's own clock: in a replay of old events, a ranking from now would close the windows of all rankings before it."""
-    live = client.get("/v1/about").json().get("live", {})
-    return int(live.get("newest_ms") or time.time_ns() // 1_000_000)

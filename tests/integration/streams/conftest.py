@@ -1,5 +1,7 @@
 """Roles on the session's broker and vector store."""
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,3 +25,6 @@ def make_reki(services: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
     yield make
     for one in made:
         one.close()
+    with warnings.catch_warnings():  # kafka-python forgets sockets of connections that were refused while the broker was away
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

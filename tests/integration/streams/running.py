@@ -10,15 +10,19 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from kafka import KafkaConsumer, TopicPartition
 
+from contracts.errors import UnavailableError
+from contracts.ports import VectorStore
 from contracts.records import InteractionEvent, ItemEvent, ModelManifest, RankRequest
 from contracts.settings import ENV_PREFIX, Settings, environment_of, load_settings
 from contracts.topics import INTERACTIONS, ITEMS, MODELS, RANK_REQUESTS, Topic
+from streams import wiring
 from streams.embedded.programs import free_port
 from streams.publisher import KafkaPublisher
 from streams.tail import Tail, Tailed
@@ -37,12 +41,14 @@ SMALL = {
 
 
 def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S, detail: Callable[[], str] = str) -> T:
-    """What the condition gives once it is true."""
+    """What the condition gives once it is true; a service that is too busy to answer is asked again."""
     end = time.monotonic() + deadline_s
-    while not (found := condition()):
+    while True:
+        with suppress(UnavailableError):
+            if found := condition():
+                return found
         assert time.monotonic() < end, f"not in {deadline_s} s: {what}\n{detail()}"
         time.sleep(0.1)
-    return found
 
 
 class RoleProcess:
@@ -114,15 +120,16 @@ class Reki:
         create_topics(self.settings)
         self.publisher = KafkaPublisher(self.settings)
         self.processes: dict[str, RoleProcess] = {}
+        self._stores: dict[str, VectorStore] = {}
 
     def start(self, *groups: str) -> None:
         """Start processes, one per group of roles ("plan extract"), without waiting."""
-        for group in groups:
-            self.processes[group] = RoleProcess(group.split(), self.settings, self.home / f"{group.replace(' ', '-')}.log")
+        for roles in groups:
+            self.processes[roles] = RoleProcess(roles.split(), self.settings, self.home / f"{roles.replace(' ', '-')}.log")
 
     def until_ready(self, *groups: str, deadline_s: float = DEADLINE_S) -> None:
-        for group in groups:
-            self.until(self.processes[group].ready, f"{group} ready", deadline_s)
+        for roles in groups:
+            self.until(self.processes[roles].ready, f"{roles} ready", deadline_s)
 
     def until(self, condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
         return until(condition, what, deadline_s, lambda: "\n".join(one.tail() for one in self.processes.values()))
@@ -148,6 +155,13 @@ class Reki:
     def typed(self, topic: Topic) -> list[Any]:
         """The records on a topic now, without tombstones."""
         return [one.record for one in self.records(topic) if one.record is not None]
+
+    def rows(self, collection: str = "knowledge") -> set[str]:
+        """Subjects in a collection of the vector store, named without our prefix."""
+        if collection not in self._stores:
+            dim = wiring.encoder_dim(self.settings) if collection == "knowledge" else self.settings.hein.d_aug
+            self._stores[collection] = wiring.open_store(self.settings, f"{self.settings.milvus.prefix}{collection}", dim)
+        return {row.subject for batch in self._stores[collection].scan() for row in batch}
 
     def changelog(self, role: str, table: str) -> dict[bytes, bytes]:
         """What a role's table comes back as: the last value of every key of its changelog."""
@@ -180,6 +194,8 @@ class Reki:
                 except subprocess.TimeoutExpired:
                     one.process.kill()
                     one.process.wait()
+        for store in self._stores.values():
+            store.close()
         self.publisher.close()
 
 

@@ -2,7 +2,9 @@
 
 import signal
 from collections import Counter
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from contracts.records import InteractionEvent, RankRequest
@@ -10,12 +12,15 @@ from contracts.roles import ROLES
 from contracts.topics import DEAD_LETTERS, ENCODINGS, IMPRESSIONS, INTERACTIONS, KNOWLEDGE, MODELS, RANKINGS, REQUESTS, VECTORS
 from extractor.planning import UserState
 from integration.streams.running import DAY_MS, START_MS, some_interactions, some_items
-from streams import wiring
 from streams.demo.draining import behind, total
+from streams.embedded.supervision import HOME_MARK
 from streams.topics import n_records
 from streams.training import train_version
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),  # kafka-python's, of refused connections
+]
 
 USERS = [f"u{n}" for n in range(5)]
 N_FIRST = 12  # items before the first version
@@ -61,26 +66,45 @@ class Stream:
             self.n_events[user] += 2
 
     def close_windows(self):
-        at_ms = START_MS + DAY_MS + (self.n_waves + 1) * 600_000
+        at_ms = START_MS + DAY_MS + self.n_waves * 600_000
+        self.n_waves += 1
         self.reki.send(*(InteractionEvent(user=user, item="n000", action="view", event_ms=at_ms) for user in USERS))
         self.n_events.update(USERS)
+
+    def settle(self):
+        """Let time go by, so that every window closes; return when everything is through."""
+        self.close_windows()
+        reki = self.reki
+        reki.until(lambda: {one.ranking for one in reki.typed(RANKINGS)} >= self.labels.keys(), "rankings")
+        reki.until(lambda: {one.ranking for one in reki.typed(IMPRESSIONS)} >= self.labels.keys(), "impressions")
+        reki.until(lambda: self.n_learnt() >= len(self.labels), "learnt")
+        reki.until(lambda: not total(behind(reki.settings)), "the slow path is done")
+
+    def n_learnt(self):
+        newest = max(self.reki.manifests(), key=lambda m: (m.version, m.step))
+        return int(newest.metrics.get("n_impressions", 0))
+
+    def n_counted(self):
+        """Interactions in each user's state, as the plan role's table would come back."""
+        packed = self.reki.changelog("plan", "histories")
+        return {user.decode(): UserState.unpack(state).n_events for user, state in packed.items()}
+
+    def impressions(self):
+        """Labels by ranking; an impression that was written twice must be the same both times."""
+        found = {}
+        for impression in self.reki.typed(IMPRESSIONS):
+            assert found.setdefault(impression.ranking, impression) == impression
+        return {name: {item.item: item.label for item in one.items} for name, one in found.items()}
 
     @property
     def subjects(self):
         return {f"item:n{n:03d}" for n in range(self.n_items)} | {f"user:{user}" for user in USERS}
 
 
-def rows(reki, collection, dim):
-    store = wiring.open_store(reki.settings, collection, dim)
-    try:
-        return {row.subject for batch in store.scan() for row in batch}
-    finally:
-        store.close()
-
-
-def learnt(reki):
-    newest = max(reki.manifests(), key=lambda m: (m.version, m.step), default=None)
-    return int(newest.metrics.get("n_impressions", 0)) if newest else 0
+OUT = {
+    "plan": REQUESTS, "extract": KNOWLEDGE, "encode": ENCODINGS, "augment": VECTORS, "rank": RANKINGS, "join": IMPRESSIONS,
+    "train": MODELS,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -91,47 +115,30 @@ def stream(make_reki):
     reki.start(*ROLES)
     stream.items(N_FIRST)
     stream.interactions(WAVE_EACH, START_MS + DAY_MS - 600_000)
-    reki.until(lambda: rows(reki, f"{reki.prefix}_knowledge", 384) == stream.subjects, "knowledge")
+    reki.until(lambda: reki.rows() == stream.subjects, "knowledge")
     train_version(reki.settings)
     reki.until_ready(*ROLES)
-    progress = {
-        "plan": REQUESTS, "extract": KNOWLEDGE, "encode": ENCODINGS, "augment": VECTORS, "join": IMPRESSIONS, "rank": RANKINGS,
-        "train": MODELS,
-    }  # fmt: skip
-    for role in ROLES:
-        process = reki.processes[role]
-        reki.until(process.ready, f"{role} ready")
-        before = n_records(reki.settings, progress[role])
+    for role, out in OUT.items():
+        before = n_records(reki.settings, out)
         stream.wave()
-        if role not in {"join", "train"}:  # these two wait for event time to go by: they are killed with their windows open
-            reki.until(lambda role=role, before=before: n_records(reki.settings, progress[role]) > before, f"{role} at work")
-        assert process.end(signal.SIGKILL) == -signal.SIGKILL
+        reki.until(lambda out=out, before=before: n_records(reki.settings, out) > before, f"{role} at work")
+        assert reki.processes[role].end(signal.SIGKILL) == -signal.SIGKILL
         stream.wave()
-        process.start()
-    stream.close_windows()
+        reki.processes[role].start()
     reki.until_ready(*ROLES)
-    reki.until(lambda: not total(behind(reki.settings)), "the slow path is done")
-    reki.until(lambda: {one.ranking for one in reki.typed(IMPRESSIONS)} >= stream.labels.keys(), "impressions")
-    reki.until(lambda: learnt(reki) >= len(stream.labels), "learnt")
+    stream.settle()
     return stream
 
 
-def test_every_subject_has_its_rows(stream):
-    reki = stream.reki
-    assert rows(reki, f"{reki.prefix}_knowledge", 384) == stream.subjects
-    assert rows(reki, f"{reki.prefix}_augmented_v1", reki.settings.hein.d_aug) == stream.subjects
-
-
-def test_every_subject_has_its_vector_on_the_changelog(stream):
+def test_every_subject_has_its_rows_and_its_vector_on_the_changelog(stream):
+    assert stream.reki.rows() == stream.subjects
+    assert stream.reki.rows("augmented_v1") == stream.subjects
     assert {one.subject for one in stream.reki.typed(VECTORS)} == stream.subjects
 
 
 def test_every_interaction_counts_once_in_its_users_state(stream):
-    reki = stream.reki
-    changelog = reki.changelog("plan", "histories")
-    states = {user.decode(): UserState.unpack(packed) for user, packed in changelog.items()}
-    assert {user: state.n_events for user, state in states.items()} == dict(stream.n_events)
-    assert n_records(reki.settings, INTERACTIONS) == stream.n_events.total()
+    assert stream.n_counted() == dict(stream.n_events)
+    assert n_records(stream.reki.settings, INTERACTIONS) == stream.n_events.total()
 
 
 def test_every_request_has_its_ranking(stream):
@@ -139,16 +146,38 @@ def test_every_request_has_its_ranking(stream):
 
 
 def test_every_ranking_has_one_impression_with_its_labels(stream):
-    found = {}
-    for impression in stream.reki.typed(IMPRESSIONS):
-        assert found.setdefault(impression.ranking, impression) == impression  # twice is the same again
-    labels = {name: {item.item: item.label for item in one.items} for name, one in found.items()}
-    assert labels == stream.labels
+    assert stream.impressions() == stream.labels
 
 
 def test_every_impression_is_learnt_once(stream):
-    assert learnt(stream.reki) == len(stream.labels)
+    assert stream.n_learnt() == len(stream.labels)
 
 
 def test_nothing_became_a_dead_letter(stream):
     assert stream.reki.typed(DEAD_LETTERS) == []
+
+
+@pytest.mark.parametrize("service", ["kafka.Kafka", "milvus_lite"])
+def test_a_service_that_is_killed_and_comes_back_costs_nothing_and_no_role_restarts(stream, services, service):
+    pids = {role: process.process.pid for role, process in stream.reki.processes.items()}
+    stream.wave()
+    (killed,) = [one for one in children_of(services.home) if any(service in word for word in one.cmdline())]
+    killed.kill()  # its supervisor starts it again
+    killed.wait(timeout=20)
+    stream.wave()
+    stream.settle()
+    assert stream.reki.rows() == stream.reki.rows("augmented_v1") == stream.subjects
+    assert stream.n_counted() == dict(stream.n_events)
+    assert stream.impressions() == stream.labels
+    assert stream.n_learnt() == len(stream.labels)
+    assert stream.reki.typed(DEAD_LETTERS) == []
+    assert {role: process.process.pid for role, process in stream.reki.processes.items() if process.alive()} == pids
+
+
+def children_of(home):
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(HOME_MARK) == str(home.resolve()):
+                found.append(process)
+    return found

@@ -18,7 +18,6 @@ from contracts.topics import (
     VECTORS,
 )  # fmt: skip
 from integration.streams.running import DAY_MS, START_MS, some_interactions, some_items
-from streams import wiring
 
 pytestmark = pytest.mark.integration
 
@@ -53,18 +52,6 @@ BAD = {
 }  # fmt: skip
 
 
-def rows(reki, collection=None):
-    """Subjects in a collection of the vector store."""
-    if collection is None:
-        store = wiring.knowledge_store(reki.settings)
-    else:
-        store = wiring.open_store(reki.settings, collection, reki.settings.hein.d_aug)
-    try:
-        return {row.subject for batch in store.scan() for row in batch}
-    finally:
-        store.close()
-
-
 def clicks(reki, rankings, at_ms):
     """The first item of each ranking is clicked; then time goes by, so that every window closes."""
     for ranking in rankings:
@@ -97,7 +84,7 @@ def reki(make_reki):
     for topic, key, value, _ in BAD.values():
         reki.publisher.send_raw(topic, value, key)
     reki.send(*some_interactions(USERS, ITEM_IDS, 6, START_MS + DAY_MS))
-    reki.until(lambda: rows(reki) == SUBJECTS, "every item and user has its knowledge")
+    reki.until(lambda: reki.rows() == SUBJECTS, "every item and user has its knowledge")
     trained = reki.command("train", "--json")
     assert trained.returncode == 0, trained.stderr
     reki.until_ready("plan extract", "encode", "augment join train", "rank")
@@ -130,7 +117,7 @@ def test_every_item_and_user_gets_knowledge_labelled_as_what_it_is(reki):
 def test_a_ready_version_has_a_row_for_every_subject(reki):
     first = next(m for m in reki.manifests() if m.state == "ready")
     assert first.collection == f"{reki.prefix}_augmented_v1"
-    assert rows(reki, first.collection) == SUBJECTS
+    assert reki.rows("augmented_v1") == SUBJECTS
     assert {one.subject for one in reki.typed(VECTORS) if one.version == 1} == SUBJECTS
 
 
@@ -191,8 +178,8 @@ def test_a_removed_item_loses_its_rows_and_an_item_that_comes_back_keeps_them(re
     gone, back = some_items(2, first=22)
     removals = [type(one)(item=one.item, published_ms=one.published_ms + 1, removed=True) for one in (gone, back)]
     reki.send(*removals)
-    reki.until(lambda: not rows(reki) & {"item:n022", "item:n023"}, "rows gone")
-    reki.until(lambda: not rows(reki, f"{reki.prefix}_augmented_v1") & {"item:n022", "item:n023"}, "augmented rows gone")
+    reki.until(lambda: not reki.rows() & {"item:n022", "item:n023"}, "rows gone")
+    reki.until(lambda: not reki.rows("augmented_v1") & {"item:n022", "item:n023"}, "augmented rows gone")
     reki.until(
         lambda: {one.key for one in reki.records(VECTORS) if one.record is None} == {"item:n022", "item:n023"}, "tombstones"
     )
@@ -200,7 +187,7 @@ def test_a_removed_item_loses_its_rows_and_an_item_that_comes_back_keeps_them(re
     assert answer["items"][0]["unknown_item"]
     assert answer["items"][0]["default_vector"]
     reki.send(back)
-    reki.until(lambda: "item:n023" in rows(reki, f"{reki.prefix}_augmented_v1"), "the row is back")
+    reki.until(lambda: "item:n023" in reki.rows("augmented_v1"), "the row is back")
 
 
 def test_a_second_version_is_swapped_as_a_whole_and_never_mixed(reki, ranked):
@@ -219,9 +206,9 @@ def test_a_second_version_is_swapped_as_a_whole_and_never_mixed(reki, ranked):
 
     reki.until(swapped, "version 2 in force")
     assert seen == sorted(seen)
-    ready = next(m for m in reki.manifests() if m.version == 2 and m.state == "ready")
+    assert any(m.version == 2 and m.state == "ready" for m in reki.manifests())
     known = SUBJECTS - {"item:n022"}
-    assert rows(reki, ready.collection) == known
+    assert reki.rows("augmented_v2") == known
     assert {one.subject for one in reki.typed(VECTORS) if one.version == 2} >= known
     assert {one.version for one in reki.typed(RANKINGS)} == {1, 2}
 

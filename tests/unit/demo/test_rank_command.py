@@ -23,9 +23,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
-    def do_GET(self):
-        self.answer({"live": {"newest_ms": 1234}})
-
     def do_POST(self):
         self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.answer(*self.server.answers)
@@ -46,11 +43,12 @@ def server(monkeypatch):
         thread.join()
 
 
-def test_asks_at_the_time_of_the_stream_and_prints_best_first(server):
+def test_leaves_the_time_to_the_server_unless_told_and_prints_best_first(server):
     result = CliRunner().invoke(cli, ["rank", "u", "a", "b"])
     assert result.exit_code == 0, result.output
-    asked = server.asked[0]
-    assert (asked["user"], asked["candidates"], asked["event_ms"]) == ("u", ["a", "b"], 1234)
+    assert server.asked[0] == {"user": "u", "candidates": ["a", "b"], "k": 20}
+    CliRunner().invoke(cli, ["rank", "u", "a", "--at-ms", "1234"])
+    assert server.asked[1]["event_ms"] == 1234
     assert [line.split()[2] for line in result.output.splitlines()[1:]] == ["b", "a"]
     assert "no knowledge yet" in result.output
 

@@ -118,6 +118,13 @@ def test_explanations_items_users_knowledge_and_about(client, served):
     assert about["live"]["newest_ms"] == 400
 
 
+def test_a_request_without_a_time_is_of_the_time_of_the_stream(client):
+    """A ranking from now, in a replay of events from the past, would close every window before it."""
+    answer = client.post("/v1/rank", json={"user": "u", "candidates": ["i1"]}).json()
+    assert answer["event_ms"] == 400
+    assert client.post("/v1/explain", json={"user": "u", "candidates": ["i1"]}).json()["event_ms"] == 400
+
+
 def test_metrics_count_rankings_default_vectors_and_refusals(client):
     client.post("/v1/rank", json={"user": "stranger", "candidates": ["i1", "i9"]})
     client.post("/v1/rank", json={"user": "u", "candidates": []})
