@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+
 from contracts.settings import Kafka, Milvus, Rank, Settings, environment_of
 from streams.embedded.processes import EmbeddedServices
-from streams.embedded.programs import answers_ready, free_port
+from streams.embedded.programs import free_port
 from streams.topics import create_topics
 
 DEADLINE_S = 120
@@ -52,7 +54,7 @@ def role_process(settings: Settings, *roles: str) -> Iterator[tuple[subprocess.P
             [sys.executable, "-P", "-m", "streams.cli.main", "run", *roles], env=environment, stdout=out, stderr=out
         )
     try:
-        while not answers_ready(port):
+        while not _ready(port):
             if process.poll() is not None or time.perf_counter() - started_s > DEADLINE_S:
                 raise RuntimeError(f"{roles} not ready:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)
@@ -64,3 +66,10 @@ def role_process(settings: Settings, *roles: str) -> Iterator[tuple[subprocess.P
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False

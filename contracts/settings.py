@@ -60,7 +60,7 @@ class Encoder(Section):
         "fp32", description="int8: dynamic, per channel; cosine to fp32 in docs/architecture.md"
     )
     max_tokens: Positive = Field(256, description="longer texts are cut")
-    batch: Positive = Field(4, description="texts per call of the runtime, sorted by length; 16 was half as fast and took 70 MB more")
+    batch: Positive = Field(4, description="texts per call of the runtime, by length; 16 was half as fast")
     threads: Positive = Field(1, description="threads of the runtime")
 
 

@@ -19,7 +19,7 @@ from streams.wiring import Part, build
 
 log = logging.getLogger(__name__)
 
-_QUIET = ("kafka", "aiokafka", "faust", "mode", "uvicorn", "httpx", "pymilvus")
+_QUIET = ("kafka", "aiokafka", "faust", "mode", "uvicorn", "httpx", "httpx2", "pymilvus")
 
 
 def run_roles(settings: Settings, roles: Sequence[str]) -> int:

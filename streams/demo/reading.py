@@ -112,11 +112,16 @@ def served_quality(settings: Settings) -> tuple[int, Quality]:
 def event_to_vector_ms(settings: Settings, since_ms: int) -> dict[str, list[float]]:
     """Wall-clock time from an event's arrival at the broker to its vector's, by kind of subject, of events since then.
 
-    The backfill of a new version is not counted: its events came before.
+    The backfill of a new version is not counted: its events came before. Nor is a vector that is sent again because the same
+    knowledge came again: the event that made it is answered by the first.
     """
     waited: dict[str, list[float]] = defaultdict(list)
+    seen = set[tuple[str, int]]()
     for one in records(settings, VECTORS):
         if isinstance(vector := one.record, AugmentedVector) and vector.trigger_ms >= since_ms:
+            if (vector.subject, vector.trigger_ms) in seen:
+                continue
+            seen.add((vector.subject, vector.trigger_ms))
             waited[split_subject(vector.subject)[0]].append(float(one.at_ms - vector.trigger_ms))
     return dict(waited)
 

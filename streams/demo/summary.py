@@ -150,6 +150,11 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("rankings answered", f"{ranked['answered']} ({defaults})"),
         ("impressions", f"{joined['joined']} joined, {joined['open']} open"),
         (f"served rankings{mark}", _quality(summary["served"])),
+        *(
+            [("", "what is shown first is examined more: this lifts the served GAUC by itself")]
+            if summary["users_simulated"]
+            else []
+        ),
     ]
     metrics = (summary["models"] or {}).get("metrics", {})
     for model in ("online", "frozen"):
