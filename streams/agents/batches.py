@@ -15,6 +15,7 @@ from faust.types import EventT
 from prometheus_client import Counter
 
 from contracts.codec import Record
+from contracts.errors import RekiError
 from contracts.topics import Topic
 from streams.edge import Admitted, RawRecord, admit, dead_letter
 from streams.publisher import KafkaPublisher
@@ -24,9 +25,17 @@ log = logging.getLogger(__name__)
 
 RECORDS_OUT = Counter("reki_records_out", "records written by a role", ["role", "topic"])
 
+_FAULT = 10  # records, all that a batch has: fewer may all be bad
+
 Output = tuple[Topic, Record | str]  # a record, or the key of a tombstone
 Work = Callable[[list[Admitted]], Awaitable[list[Output]]]
 Settle = Callable[[list[Admitted]], None]
+
+
+class FaultError(RekiError):
+    """A stage fails on everything: a fault in the code, not in the records. Held, and tried again in case it was the moment's."""
+
+    retriable = True
 
 
 class BatchHandler:
@@ -95,15 +104,29 @@ class BatchHandler:
 
     async def _one_by_one(self, admitted: list[Admitted], work: Work) -> list[Output]:
         outputs: list[Output] = []
+        failed: list[tuple[Admitted, Exception]] = []
         for one in admitted:
             try:
                 outputs += await work([one])
             except Exception as error:
                 if held(error):
                     raise
-                log.debug("failed on one record", exc_info=error)
-                dead_letter(self.role, one.raw, f"{type(error).__name__}: {error}", self.publisher)
+                failed.append((one, error))
+        self._raise_for_fault(admitted, [reason for _, reason in failed])
+        for one, reason in failed:
+            dead_letter(self.role, one.raw, f"{type(reason).__name__}: {reason}", self.publisher)
         return outputs
+
+    def _raise_for_fault(self, admitted: list[Admitted], errors: list[Exception]) -> None:
+        """Where a whole batch fails, and not with an error raised on purpose, the fault is in the code: hold the batch."""
+        if len(errors) < max(_FAULT, len(admitted)) or any(isinstance(error, RekiError) for error in errors):
+            return
+        log.error("role %s fails on every record", self.role, exc_info=errors[-1])
+        raise FaultError(
+            f"{type(errors[-1]).__name__} on each of {len(errors)} records ({errors[-1]})",
+            wanted="at least one that can be used",
+            todo="mend the code and start the role again: the records wait on Kafka",
+        ) from errors[-1]
 
     def send(self, outputs: Sequence[Output]) -> None:
         """Send results, buffered."""

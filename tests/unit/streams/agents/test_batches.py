@@ -113,6 +113,14 @@ def test_of_a_batch_that_fails_only_the_poison_becomes_a_dead_letter(handler, pu
     assert letters(publisher) == [(1, "ValueError: cannot be used")]
 
 
+def test_a_stage_that_fails_on_every_record_is_held_not_emptied_into_the_dead_letters(handler, publisher):
+    fault = failing(TypeError("'NoneType' object is not iterable"))
+    stage = Stage(*[fault] * 13)  # a batch of twelve, then each of them alone; the next try finds it mended
+    asyncio.run(handler.handle(ITEMS, [good(n) for n in range(12)], stage.work))
+    assert items(publisher) == [f"n{n}" for n in range(12)]
+    assert letters(publisher) == []
+
+
 @pytest.mark.parametrize(
     "error", [UNAVAILABLE, SettingsError("a refused key", wanted="one", todo="mend it")], ids=["down", "refused"]
 )
