@@ -14,6 +14,9 @@ from streams.edge import RawRecord
 from streams.topics import group, topic_name, unavailable
 
 
+_METADATA_MS = 10_000  # a leader that did not know a topic shares it out at the next look, not five minutes later
+
+
 class Group:
     """A member of a role's consumer group. Nothing is committed but what `commit` is told.
 
@@ -36,8 +39,12 @@ class Group:
                 max_poll_records=max_records,
                 session_timeout_ms=10_000,
                 heartbeat_interval_ms=2_000,
+                metadata_max_age_ms=_METADATA_MS,
                 bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
             )
+            for name in self._topics:  # the group's leader shares out what it knows: ask before it may become that
+                if not self._consumer.partitions_for_topic(name):
+                    raise unavailable(settings, LookupError(f"topic {name} is missing: run `reki topics create`"))
             self._consumer.subscribe(list(self._topics))
         except KafkaError as error:
             raise unavailable(settings, error) from error
