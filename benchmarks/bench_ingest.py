@@ -14,16 +14,18 @@ import json
 import random
 import statistics
 import time
+from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 from machine import commit, machine
-from role_process import role_process, throw_away
+from role_process import DEADLINE_S, role_process, throw_away
 
 from contracts.records import InteractionEvent, ItemEvent
 from contracts.settings import Settings
 from contracts.topics import INTERACTIONS, ITEMS
 from streams.publisher import KafkaPublisher
-from streams.topics import lag, n_records, topic_name
+from streams.topics import admin, group, n_records, topic_name
 
 N_USERS, N_ITEMS = 2_000, 500
 START_MS = 1_700_000_000_000
@@ -65,14 +67,29 @@ def bare_per_s(settings: Settings, n_interactions: int) -> float:
 
 
 def plan_per_s(settings: Settings, n_interactions: int) -> float:
-    """Interactions per second between plan's first and last commit."""
-    with role_process(settings, "plan"):
-        first_s = first_left = 0.0
-        while left := lag(settings, "plan", (INTERACTIONS,))[INTERACTIONS.name]:
-            if left < n_interactions and not first_s:
-                first_s, first_left = time.perf_counter(), left
-            time.sleep(0.05)
-        return first_left / (time.perf_counter() - first_s)
+    """Interactions per second between plan's first commit and its last.
+
+    Raises:
+        RuntimeError: Nothing was committed in time, or all of it in one commit: ask for more interactions.
+    """
+    name, members = topic_name(settings, INTERACTIONS), group(settings, "plan")
+    seen: list[tuple[float, int]] = []  # (when, interactions committed), where it changed
+    deadline_s = time.perf_counter() + DEADLINE_S
+    with role_process(settings, "plan", wait=False), admin(settings) as client:
+        while not seen or seen[-1][1] < n_interactions:
+            if time.perf_counter() > deadline_s:
+                raise RuntimeError(f"plan committed {seen[-1][1] if seen else 0} of {n_interactions} in {DEADLINE_S} s")
+            offsets = {}
+            with suppress(KafkaError):  # a new broker has no coordinator yet
+                offsets = client.list_group_offsets(members).get(members, {})
+            done = sum(max(0, at.offset) for partition, at in offsets.items() if partition.topic == name)
+            if done > (seen[-1][1] if seen else 0):
+                seen.append((time.perf_counter(), done))
+            time.sleep(0.01)
+    (first_s, first), (last_s, last) = seen[0], seen[-1]
+    if first == last:
+        raise RuntimeError(f"all {last} interactions in one commit; use more --interactions")
+    return (last - first) / (last_s - first_s)
 
 
 def main() -> None:

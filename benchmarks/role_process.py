@@ -38,8 +38,8 @@ def throw_away() -> Iterator[Settings]:
 
 
 @contextlib.contextmanager
-def role_process(settings: Settings, *roles: str) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """`reki run ROLE...`, ready: the process, and the seconds from its start to a ready answer.
+def role_process(settings: Settings, *roles: str, wait: bool = True) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """`reki run ROLE...`, ready (or only started): the process, and the seconds from its start to a ready answer.
 
     Raises:
         RuntimeError: It ended or was not ready in time; with the end of its log.
@@ -54,7 +54,7 @@ def role_process(settings: Settings, *roles: str) -> Iterator[tuple[subprocess.P
             [sys.executable, "-P", "-m", "streams.cli.main", "run", *roles], env=environment, stdout=out, stderr=out
         )
     try:
-        while not _ready(port):
+        while wait and not _ready(port):
             if process.poll() is not None or time.perf_counter() - started_s > DEADLINE_S:
                 raise RuntimeError(f"{roles} not ready:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)

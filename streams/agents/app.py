@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import faust
@@ -13,6 +15,8 @@ from faust.types.transports import ConsumerT
 from contracts.settings import Settings
 from contracts.topics import Topic
 from streams.topics import group, topic_name
+
+_COMPANY_S = 0.1  # how long a record waits for others
 
 
 class _App(faust.App):
@@ -78,9 +82,33 @@ def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT:
     )
 
 
-def batches(stream: StreamT[Any], n_records: int) -> AsyncIterable[Sequence[EventT[bytes]]]:
-    """The stream in batches, waiting at most 0.1 s for company. A batch counts as done when the next one is asked for."""
-    return cast("AsyncIterable[Sequence[EventT[bytes]]]", cast("Stream[Any]", stream).take_events(n_records, within=0.1))
+async def batches(stream: StreamT[Any], n_records: int) -> AsyncIterator[Sequence[EventT[bytes]]]:
+    """The stream in batches, waiting at most 0.1 s for company. A batch counts as done when the next one is asked for.
+
+    Not faust's own `take_events`: in 0.15.3 records that follow a full batch were neither given out nor acknowledged.
+    """
+    source_stream = cast("Stream[Any]", stream)
+    source_stream.enable_acks = False  # acknowledged here, batch by batch
+    waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=n_records)
+
+    async def feed() -> None:
+        async for event in source_stream.events():
+            await waiting.put(event)
+
+    feeder = source_stream.add_future(feed())
+    clock = asyncio.get_running_loop().time
+    try:
+        while True:
+            batch = [await waiting.get()]
+            end_s = clock() + _COMPANY_S
+            with suppress(TimeoutError):
+                while len(batch) < n_records:
+                    batch.append(await asyncio.wait_for(waiting.get(), end_s - clock()))
+            yield batch
+            for event in batch:
+                await source_stream.ack(event)
+    finally:
+        feeder.cancel()
 
 
 async def changelogs_known(app: faust.App, *tables: Any) -> None:

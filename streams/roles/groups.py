@@ -13,7 +13,6 @@ from contracts.topics import Topic
 from streams.edge import RawRecord
 from streams.topics import group, topic_name, unavailable
 
-
 _METADATA_MS = 10_000  # a leader that did not know a topic shares it out at the next look, not five minutes later
 
 
