@@ -70,18 +70,13 @@ class BatchHandler:
             )
             for event in events
         ]
-        try:
-            admitted: list[Admitted] = []
-            async for attempt in retrying():
-                with attempt:
-                    admitted = await self._admit(messages)
-            async for attempt in retrying():
-                with attempt:
-                    await self._once(admitted, work, settle)
-        except BaseException:  # also when the worker stops: faust acknowledges what it handed out, done or not
-            for event in events:
-                event.message.acked = True  # says so to faust alone; its offset stays uncommitted and it comes again
-            raise
+        admitted: list[Admitted] = []
+        async for attempt in retrying():
+            with attempt:
+                admitted = await self._admit(messages)
+        async for attempt in retrying():
+            with attempt:
+                await self._once(admitted, work, settle)
 
     async def _admit(self, messages: list[RawRecord]) -> list[Admitted]:
         """The good ones; the dead letters of the others are safe then, and not written again with every try of the work."""

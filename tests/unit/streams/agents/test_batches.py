@@ -25,7 +25,7 @@ def handler(publisher):
 
 def event(offset, value, key=None):
     key = f"n{offset}".encode() if key is None else key
-    message = SimpleNamespace(partition=0, offset=offset, key=key, value=value, timestamp=1.5, acked=False)
+    message = SimpleNamespace(partition=0, offset=offset, key=key, value=value, timestamp=1.5)
     return SimpleNamespace(message=message)
 
 
@@ -78,7 +78,6 @@ def test_results_are_acknowledged_before_they_are_remembered(handler, publisher)
     assert items(publisher) == ["n0", "n1"]
     assert stage.settled == ["n0", "n1"]
     assert len(stage.calls) == 2  # the first try's results were not acknowledged
-    assert not any(one.message.acked for one in events)  # that is faust's, when the next batch is asked for
 
 
 def test_bad_records_become_dead_letters_and_the_others_go_on(handler, publisher):
@@ -137,28 +136,6 @@ def test_an_outage_while_records_are_tried_one_by_one_holds_them_all(handler, pu
     asyncio.run(handler.handle(ITEMS, [good(0), good(1)], stage.work))
     assert items(publisher) == ["n0", "n1"]
     assert letters(publisher) == []
-
-
-def test_a_worker_that_is_stopped_in_the_middle_leaves_its_events_uncommitted(handler, publisher):
-    """faust acknowledges what it handed out when it stops; an event that says it was acknowledged is passed over by that."""
-    events = [good(0), good(1)]
-
-    async def stopped():
-        started = asyncio.Event()
-
-        async def work(_admitted):
-            started.set()
-            await asyncio.Event().wait()
-
-        task = asyncio.create_task(handler.handle(ITEMS, events, work))
-        await started.wait()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return task.cancelled()
-
-    assert asyncio.run(stopped())
-    assert all(one.message.acked for one in events)
-    assert publisher.acked == []
 
 
 def test_a_tombstone_of_a_compacted_topic_is_admitted_and_passed_on(handler, publisher):
