@@ -85,9 +85,9 @@ def source(app: faust.App, settings: Settings, topic: Topic) -> TopicT:
 async def batches(stream: StreamT[Any], n_records: int) -> AsyncIterator[Sequence[EventT[bytes]]]:
     """The stream in batches, waiting at most 0.1 s for company. A batch counts as done only when the next one is asked for.
 
-    Not faust's own `take_events`: with 0.15.3, extract stopped and started over 40 requests lost two or three of them in half of
-    the runs (tests/integration/streams/test_stop.py), mostly those behind a full batch; it also acknowledges a batch whose agent is
-    stopped in the middle. Why it loses them was not found.
+    Not faust's own `take_events`: with 0.15.3, extract stopped and started over 40 requests lost two or three of them in half
+    of the runs (tests/integration/streams/test_stop.py), mostly those behind a full batch; it also acknowledges a batch whose
+    agent is stopped in the middle. Why it loses them was not found.
     """
     source_stream = cast("Stream[Any]", stream)
     source_stream.enable_acks = False  # acknowledged here, batch by batch
