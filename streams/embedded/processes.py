@@ -30,6 +30,7 @@ ROLE_GROUPS: tuple[Roles, ...] = (("plan", "extract"), ("encode",), ("augment", 
 """Few processes, few that load torch, and never rank beside train: in a peer that cost 20x at p50."""
 
 ROLE_COMMAND = (sys.executable, "-P", "-u", "-m", "streams.cli.main", "run")
+_ARENAS = "2"  # of malloc (glibc): a role has a dozen threads, and an arena for each cost 70 to 180 MB
 _HOPELESS_STARTS = 4  # a program that came up and died this often before it answered will not answer
 
 
@@ -233,7 +234,7 @@ class EmbeddedDefault(EmbeddedServices):
             command=(*self._role_command, *roles),
             listens=(serves,) if "rank" in roles else (metrics,),
             probe="http",
-            environment={"REKI__METRICS_PORT": str(metrics.port)},
+            environment={"REKI__METRICS_PORT": str(metrics.port), "MALLOC_ARENA_MAX": _ARENAS},
         )
 
 
