@@ -90,9 +90,8 @@ class OpenQuestions:
         self.left_out: Counter[WhyNot] = Counter()
         self._scenario = scenario
         self._planner = ItemPlanner(scenario)
-        self._rows = sqlite3.connect(
-            "", isolation_level=None
-        )  # no name: a temporary file, gone with this process however it ends
+        # no name: a temporary file, gone with this process however it ends
+        self._rows = sqlite3.connect("", isolation_level=None)
         self._rows.execute(f"PRAGMA cache_size = -{int(cache_kib)}")
         self._rows.executescript(_SCHEMA)
 

@@ -6,6 +6,7 @@ The file appears whole or not at all: an export that is stopped leaves the last 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def export(  # noqa: PLR0913 - one argument for each choice of the command
     Raises:
         UnavailableError: The broker does not answer, or a topic is missing.
         SettingsError: No model is named.
-        DatasetError: The file cannot be written.
+        DatasetError: The file cannot be written, or there is no room for the temporary database.
     """
     if not model:
         raise SettingsError(
@@ -92,6 +93,12 @@ def export(  # noqa: PLR0913 - one argument for each choice of the command
         return write(
             questions, file, kinds=kinds, everything=everything, model=model, max_tokens=settings.extract.max_answer_tokens
         )
+    except sqlite3.OperationalError as error:
+        raise DatasetError(
+            f"a temporary database that cannot be written ({error})",
+            wanted="as much free disk as the texts of the catalogue and the last requests of all users take",
+            todo="set TMPDIR to a folder on a larger disk",
+        ) from error
     finally:
         questions.close()
 

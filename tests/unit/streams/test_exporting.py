@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,8 @@ from contracts.topics import IMPORTED, ITEMS, KNOWLEDGE, REQUESTS
 from extractor.batch_file import BadAnswer, read_answers
 from extractor.chat import request_body
 from extractor.exporting import OpenQuestions
-from extractor.planning import content_hash, history_hash
+from extractor.extraction import usable_import
+from extractor.planning import ItemPlanner, content_hash, history_hash
 from extractor.prompts import build_prompt, prompt_version
 from fakes.batch_server import answer_batch, content_of
 from streams import exporting
@@ -93,6 +95,10 @@ def test_round_trip_of_500_items_and_100_users_twice_with_the_same_result(topics
         imports.append({made.subject: made for made in read_answers(answers, news) if isinstance(made, Knowledge)})
     assert imports[0] == imports[1]
     assert imports[0] == {made.subject: made for made in map(expected(news), wanted_requests(topics))}
+
+    planner = ItemPlanner(news)  # what plan asked, extract can answer with these
+    for event in (one.record for one in topics if isinstance(one.record, ItemEvent)):
+        assert usable_import(planner.plan(event, None, 9_000), imports[0][f"item:{event.item}"])
 
     waiting = [tailed(IMPORTED, made) for made in imports[0].values()]
     again, left = exported([*topics, *waiting, *waiting], tmp_path / "first.jsonl")
@@ -235,6 +241,16 @@ def test_the_command_writes_the_file_and_a_summary(run, tmp_path, kind, lines):
 def test_the_command_says_it_in_words_too(run):
     stdout = run("q.jsonl", "--model", "big").stdout
     assert "q.jsonl: 600 questions (500 items, 100 users)\nasked: 300 lower tier, 300 no knowledge\n" in stdout
+
+
+def test_a_full_disk_is_one_message(run, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(OpenQuestions, "item", full)
+    answer = run("q.jsonl", "--model", "big")
+    assert answer.exit_code == 1
+    assert "set TMPDIR" in answer.stderr
 
 
 def test_collective_is_not_built_yet_and_says_so(run, tmp_path):
