@@ -72,6 +72,22 @@ def read_folder(model: str) -> ModelFolder:
     )
 
 
+def tokenizer_file(model: str) -> Path:
+    """The tokenizer of the folder, without a look at its weights.
+
+    Args:
+        model: As for `read_folder`.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    path = Path(model) if model else _default_folder()
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise _unsupported(path, "no tokenizer.json")
+    return file
+
+
 def _default_folder() -> Path:
     if importlib.util.find_spec(_DEFAULT_PACKAGE) is None:
         raise SettingsError(

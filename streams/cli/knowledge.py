@@ -1,4 +1,4 @@
-"""`reki knowledge`: import a language model's answers, look at what is known of a subject."""
+"""`reki knowledge`: export open questions, import a language model's answers, look at what is known of a subject."""
 
 from __future__ import annotations
 
@@ -19,6 +19,63 @@ _SHOWN_ERRORS = 20
 @click.group(name="knowledge")
 def command() -> None:
     """Knowledge of items and users."""
+
+
+@command.command(name="export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--kind", type=click.Choice(["item", "user", "all"]), default="all", show_default=True, help="Whom to ask about.")
+@click.option("--tier", type=click.Choice(["individual", "collective"]), default="individual", show_default=True)
+@click.option("--all", "everything", is_flag=True, help="Also subjects whose knowledge is individual and up to date.")
+@click.option("--model", help="Name of the model in the batch; default: setting extract.model.")
+@click.option("--scenario", help="What to ask; default: setting extract.scenario.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export_questions(  # noqa: PLR0913 - one argument for each option
+    file: Path, kind: str, tier: str, *, everything: bool, model: str | None, scenario: str | None, as_json: bool
+) -> None:
+    """Write the questions about all subjects that need individual knowledge to FILE: an OpenAI batch (JSONL), by subject.
+
+    A subject needs it when nothing is known of it, or only by attributes or a cluster, or when its content or history is newer
+    than what is known. The same topics give the same file. Bring the answers back with `reki knowledge import`.
+    """
+    from contracts.subjects import Kind
+    from extractor.scenario import load_scenario
+    from streams.exporting import export
+    from streams.progress import bar
+
+    if tier == "collective":
+        raise click.UsageError("collective knowledge (of clusters) is not built yet; `--tier individual` is what can be exported")
+    settings = load_settings()
+    kinds: list[Kind] = ["item", "user"] if kind == "all" else ["item" if kind == "item" else "user"]
+    with bar("reading the topics", None) as progress:
+        done = export(
+            settings,
+            load_scenario(scenario or settings.extract.scenario),
+            file,
+            kinds=kinds,
+            model=model or settings.extract.model,
+            everything=everything,
+            progress=progress,
+        )
+    if as_json:
+        summary = {
+            "file": str(file),
+            "lines": {kind: done.lines[kind] for kind in kinds},
+            "reasons": dict(done.reasons),
+            "left_out": dict(done.left_out),
+            "estimated_prompt_tokens": done.prompt_tokens,
+            "of_these_shared": done.shared_tokens,
+            "estimated_by": "characters / 4",
+        }
+        click.echo(json.dumps(summary))
+        return
+    click.echo(f"{file}: {done.lines.total()} questions (" + ", ".join(f"{done.lines[kind]} {kind}s" for kind in kinds) + ")")
+    for what, counts in (("asked", done.reasons), ("left out", done.left_out)):
+        if counts:
+            click.echo(f"{what}: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items())))
+    click.echo(
+        f"about {done.prompt_tokens} prompt tokens (characters / 4), {done.shared_tokens} of them the instructions that all "
+        "questions share"
+    )
 
 
 @command.command(name="import")

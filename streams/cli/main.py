@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "replay": ("streams.cli.replay:command", "Send a data set in event-time order."),
     "simulate": ("streams.cli.simulate:command", "Send simulated readers and their clicks."),
     "knowledge": ("streams.cli.knowledge:command", "Import a language model's answers; export prompts."),
+    "scenario": ("streams.cli.scenario:command", "List the scenarios; check a new one and see its prompts."),
     "train": ("streams.cli.train:command", "Train a new version of the model on the log."),
     "models": ("streams.cli.models:command", "List the published model versions."),
     "rank": ("streams.cli.rank:command", "Ask for one ranking."),

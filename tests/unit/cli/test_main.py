@@ -37,7 +37,7 @@ finally:
     assert answer.stdout.endswith("heavy: []\n")
 
 
-@pytest.mark.parametrize("name", ["up", "down", "status", "topics", "schema", "settings"])
+@pytest.mark.parametrize("name", ["up", "down", "status", "topics", "knowledge", "scenario", "schema", "settings"])
 def test_the_light_commands_import_nothing_heavy(name):
     heavy = [name for name in HEAVY if name != "pydantic"]
     code = f"""
