@@ -14,9 +14,9 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
+from machine import commit, machine
 from platformdirs import user_cache_path
 
 _SEED: Final = 7
@@ -85,12 +85,6 @@ def _in_own_process(side: str, n: int) -> dict[str, Any]:
     return answer
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Print the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,12 +94,9 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(theirs(arguments.n) if arguments.side == "theirs" else ours(arguments.n, arguments.side)))
         return
-    from hein.processor import read_processor
-
     for precision in ("fp32", "int8"):
         _in_own_process(precision, 1)  # the export, if this is the first time
     sides = {side: _in_own_process(side, arguments.n) for side in ("fp32", "theirs", "int8")}
-    processor = read_processor()
     line = {
         "bench": "encode",
         "n": arguments.n,
@@ -115,8 +106,8 @@ def main() -> None:
         "ours_int8": sides["int8"],
         "sentence_transformers": sides["theirs"],
         "ratio": round(sides["fp32"]["texts_per_s"] / sides["theirs"]["texts_per_s"], 2),
-        "machine": {"cpu": processor.model, "flags": processor.flags, "cores": os.cpu_count()},
-        "commit": _commit(),
+        "machine": machine(),
+        "commit": commit(),
     }
     print(json.dumps(line))
 

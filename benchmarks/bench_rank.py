@@ -13,16 +13,13 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
-import platform
 import socket
-import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
+from machine import commit, machine
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -128,15 +125,6 @@ async def measure(address: str, n: int, rate: float) -> dict[str, dict[str, floa
     }
 
 
-def machine() -> dict[str, object]:
-    """Where this ran, and what of the processor matters to vector code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_tile"} & set(names.get("flags", "").split()))
-    return {"cpu": names.get("model name", platform.processor()), "flags": flags, "cores": os.cpu_count()}
-
-
 def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,7 +147,6 @@ def main() -> None:
         finally:
             server.terminate()
             server.join()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "bench": "rank",
         "n_per_arm": arguments.n,
@@ -169,7 +156,7 @@ def main() -> None:
         **found,
         "knowledge_costs": {key: round(found["with"][key] / found["without"][key], 3) for key in found["with"]},
         "machine": machine(),
-        "commit": commit,
+        "commit": commit(),
     }
     print(json.dumps(result))
 

@@ -29,7 +29,7 @@ from streams.publisher import KafkaPublisher
 from streams.replay import send_event
 from streams.training import train_version
 
-LIMITS_MB = {"without torch": 200, "with torch": 1_200}  # issue 3
+LIMITS_MB = {"without torch": 200, "with torch": 1_200}  # resident, per role: what we aim at
 WITH_TORCH = {"augment", "train", "rank"}
 _SETTLE_S = 2.0
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from machine import commit, machine
 
 from contracts.settings import Settings, load_settings
 from ranker.crm import build_optimizers
@@ -25,7 +23,7 @@ from ranker.samples import Samples
 
 WARM_UP_STEPS = 20
 N_SAMPLES, N_USERS, N_ITEMS, D_TEXT = 200_000, 6_040, 3_706, 384
-# Measured by this project with the authors' code on one thread "of a machine like ours" (issue 4, point 6): not on this machine.
+# Measured once with the authors' code on one thread of a machine of the same kind, not in this run.
 AUTHORS_SAMPLES_PER_S = {"base": 16_000, "knowledge": 8_200}
 
 
@@ -82,19 +80,6 @@ def samples_per_s(samples: Samples, settings: Settings, seconds: float, *, base:
     return n_done / (time.perf_counter() - started)
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip()
-
-
 def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,12 +93,12 @@ def main() -> None:
         "bench": "train",
         "samples_per_s": {arm: round(value) for arm, value in found.items()},
         "authors_samples_per_s": AUTHORS_SAMPLES_PER_S,
-        "authors_source": "issue 4: the authors' code on one thread of a machine like ours, not measured in this run",
+        "authors_source": "the authors' code on one thread of a machine of the same kind, measured once, not in this run",
         "ratio": {arm: round(value / AUTHORS_SAMPLES_PER_S[arm], 2) for arm, value in found.items()},
         "threads": settings.train.threads,
         "batch": settings.train.batch,
-        "machine": {"cpu": _cpu(), "python": platform.python_version(), "torch": torch.__version__},
-        "commit": _commit(),
+        "machine": machine() | {"torch": torch.__version__},
+        "commit": commit(),
     }
     print(json.dumps(line))
 
