@@ -4,10 +4,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-browser check bench docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole path on the sample, then a page to look at (ARGS=--exit: end after the summary)
 	@scripts/setup
@@ -15,6 +15,9 @@ demo: ## the whole path on the sample, then a page to look at (ARGS=--exit: end 
 
 test: ## unit, conformance and integration tests on a real broker and vector store (ARGS go to pytest)
 	@scripts/test $(ARGS)
+
+test-browser: ## the page in a real Chromium (needs one: apt-get install chromium)
+	@scripts/test tests/browser -m browser $(ARGS)
 
 check: ## ruff, mypy and the direction of imports
 	@scripts/check
