@@ -94,6 +94,11 @@ class VectorStore(Protocol):
 class KnowledgeBackend(Protocol):
     """Something that turns a request into knowledge: a language model, or the subject's own attributes."""
 
+    @property
+    def tier(self) -> Tier:
+        """The tier of what it makes: where better knowledge stands already, it need not be asked."""
+        ...
+
     async def extract(self, request: KnowledgeRequest) -> Knowledge:
         """Knowledge for one subject.
 

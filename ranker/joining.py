@@ -7,15 +7,21 @@ What an impression says is a function of the two logs alone, not of how they wer
 * An interaction counts for the ranking it names if it is by the ranking's user, on one of its items, less than ``window_ms``
   after it (clocks may differ by ``lateness_ms``), and stands in the interactions log before that log's own watermark (the
   highest event time so far, less ``lateness_ms``) reached the window's end. Others are late, and counted.
+* A record moves its log's watermark to the broker's time of the record, plus ``lateness_ms``, at most: one clock that is a day
+  ahead must not close every window. The broker's time stands in the log, so a second reading comes to the same.
 * A ranking closes when that watermark reaches its window's end, or with the interaction that labels its last unlabelled item.
 * A ranking counts if it stands in the rankings log before that log's watermark reached its window's end. Of several with one id
   (and so one time: they answer one request) the first counts.
+* An item is taken as looked at if it, or one below it, has an event, a mere view included ("skip above": Joachims et al., SIGIR
+  2005). Such an item without a label is a 0; items below the last one with an event are left out, since nothing says that they
+  were seen: as zeros they would teach the model its own order. A ranking without any event gives no impression (``unseen``).
 
 `low_watermarks` names offsets from which a new joiner comes to the same impressions. A watermark is a maximum over the past, so
 not every offset will do: only records higher than all before them, from which the maximum is the true one again (`_Log`).
 
-Two things depend on more than the logs, and are counted: `advance` (wall-clock time for an idle partition), and the bound
-``max_open``, beyond which the oldest ranking closes early and the oldest interactions without a ranking are dropped.
+Two things depend on more than the logs, and are counted: `advance` (wall-clock time for an idle partition; after a restart the
+same ranking may close by the log, with more labels), and the bound ``max_open``, beyond which the oldest ranking closes early and
+the oldest interactions without a ranking are dropped.
 
 Threads: one.
 """
@@ -24,7 +30,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -43,24 +49,28 @@ class JoinCounts:
     """What an `ImpressionJoiner` counts since it was made."""
 
     impressions: int = 0
+    unseen: int = 0  # rankings without any event: no impression
     labelled: int = 0  # interactions that set a label
     late_interactions: int = 0  # after their ranking's window had closed
     late_rankings: int = 0  # after their window had closed, or an id that was already there
     unmatched: int = 0  # by another user, on another item, outside the window, or naming a ranking that never came
     closed_early: int = 0  # by the bound
+    closed_idle: int = 0  # by the wall clock
     dropped: int = 0  # interactions waiting for their ranking, by the bound
 
 
 class _Log:
-    """One log's progress: next offset, highest event time, and the records that were higher than all before them."""
+    """One log's progress: next offset, highest event time (bounded), and the records that were higher than all before them."""
 
     def __init__(self) -> None:
         self.next_offset = 0
         self.max_ms = _NEVER
         self._highs: list[int] = []  # offsets, ascending
 
-    def move(self, offset: int, event_ms: int) -> None:
+    def move(self, offset: int, event_ms: int, latest_ms: int | None) -> None:
+        """One record on; it moves the maximum to ``latest_ms`` at most."""
         self.next_offset = offset + 1
+        event_ms = event_ms if latest_ms is None else min(event_ms, latest_ms)
         if event_ms > self.max_ms:
             self.max_ms = event_ms
             self._highs.append(offset)
@@ -82,18 +92,23 @@ class _Joining:
     offset: int
     ranking: Ranking
     end_ms: int
+    last_offset: int  # where this id was seen last: as long as that is read again, the first must be too
     labels: dict[str, float | None]
     unlabelled: int
-    last_offset: int  # where this id was seen last: as long as that is read again, the first must be too
-    needs: int | None = None  # offset of the first interaction that set a label
+    viewed: set[str] = field(default_factory=set)  # items with an event that is no label
+    needs: int | None = None  # offset of the first interaction that changed something here
     closed: bool = False
     returned: bool = False
 
-    def impression(self) -> Impression:
+    def impression(self) -> Impression | None:
+        """Labels down to the last item with an event; None where there is none."""
         ranking = self.ranking
+        touched = [n for n, one in enumerate(ranking.items) if self.labels[one.item] is not None or one.item in self.viewed]
+        if not touched:
+            return None
         items = tuple(
             LabelledItem(item=scored.item, label=self.labels[scored.item] or 0.0, score=scored.score, position=position)
-            for position, scored in enumerate(ranking.items)
+            for position, scored in enumerate(ranking.items[: touched[-1] + 1])
         )
         return Impression(
             ranking=ranking.ranking,
@@ -148,14 +163,20 @@ class ImpressionJoiner:
         """Interactions that wait for their ranking."""
         return len(self._waiting)
 
-    def add_ranking(self, offset: int, ranking: Ranking) -> None:
-        """The next record of the rankings log; an offset that was already seen has no effect."""
+    def add_ranking(self, offset: int, ranking: Ranking, at_ms: int | None = None) -> None:
+        """The next record of the rankings log; an offset that was already seen has no effect.
+
+        Args:
+            offset: Its place in the log.
+            ranking: The record.
+            at_ms: The broker's time of it; None: its event time may move the watermark without bound.
+        """
         log = self._rankings_log
         if offset < log.next_offset:
             return
         end_ms = ranking.event_ms + self._window_ms
         late = self._watermark(log) >= end_ms
-        log.move(offset, ranking.event_ms)
+        log.move(offset, ranking.event_ms, self._latest_ms(at_ms))
         known = self._rankings.get(ranking.ranking)
         if known is not None:
             known.last_offset = offset
@@ -175,14 +196,14 @@ class ImpressionJoiner:
             self._label(opened, self._waiting.pop(at))
         self._keep_rankings_bounded()
 
-    def add_interaction(self, offset: int, event: InteractionEvent) -> None:
-        """The next record of the interactions log; an offset that was already seen has no effect."""
+    def add_interaction(self, offset: int, event: InteractionEvent, at_ms: int | None = None) -> None:
+        """The next record of the interactions log; an offset that was already seen has no effect. Arguments: as `add_ranking`."""
         log = self._interactions_log
         if offset < log.next_offset:
             return
         watermark_ms = self._watermark(log)
-        log.move(offset, event.event_ms)
-        if event.ranking is None or liked(event.action, event.value) is None:
+        log.move(offset, event.event_ms, self._latest_ms(at_ms))
+        if event.ranking is None:
             return
         arrived = _Arrived(offset, event, event.ranking, watermark_ms)
         known = self._rankings.get(event.ranking)
@@ -202,8 +223,9 @@ class ImpressionJoiner:
 
         Closes rankings whose window would be over had event time gone on at the pace of the wall clock.
         """
+        self._close_until(self._watermark(self._interactions_log))  # these close by the log
         newest_ms = max(self._rankings_log.max_ms, self._interactions_log.max_ms)
-        self._close_until(newest_ms + wall_idle_ms - self._lateness_ms)
+        self.counts.closed_idle += self._close_until(newest_ms + wall_idle_ms - self._lateness_ms)
 
     def closed(self) -> list[Impression]:
         """Impressions that closed since the last call. Publish them before what `low_watermarks` then says is committed."""
@@ -211,9 +233,11 @@ class ImpressionJoiner:
         done = sorted(self._ready, key=lambda one: (one.end_ms, one.offset))
         self._ready = []
         for one in done:
-            one.returned = True
-        self.counts.impressions += len(done)
-        return [one.impression() for one in done]
+            one.returned = True  # without an impression too: nothing more comes of it
+        impressions = [made for one in done if (made := one.impression()) is not None]
+        self.counts.impressions += len(impressions)
+        self.counts.unseen += len(done) - len(impressions)
+        return impressions
 
     def low_watermarks(self) -> tuple[int | None, int | None]:
         """Offsets (rankings, interactions) from which a new joiner comes to the same state: the smallest still needed.
@@ -244,6 +268,9 @@ class ImpressionJoiner:
     def _watermark(self, log: _Log) -> int:
         return max(log.max_ms - self._lateness_ms, _NEVER)
 
+    def _latest_ms(self, at_ms: int | None) -> int | None:
+        return None if at_ms is None else at_ms + self._lateness_ms
+
     def _label(self, one: _Joining, arrived: _Arrived) -> None:
         event = arrived.event
         if one.closed or arrived.watermark_ms >= one.end_ms:
@@ -253,12 +280,15 @@ class ImpressionJoiner:
         if event.user != one.ranking.user or event.item not in one.labels or not in_window:
             self.counts.unmatched += 1
             return
-        before = one.labels[event.item]
-        after = 1.0 if before or liked(event.action, event.value) else 0.0
-        if before == after:
+        before, said = one.labels[event.item], liked(event.action, event.value)
+        after = before if said is None else float(bool(before) or said)
+        if before == after and (said is not None or event.item in one.viewed):
+            return
+        one.needs = arrived.offset if one.needs is None else one.needs
+        if said is None:
+            one.viewed.add(event.item)
             return
         one.labels[event.item] = after
-        one.needs = arrived.offset if one.needs is None else one.needs
         self.counts.labelled += 1
         one.unlabelled -= before is None
         if not one.unlabelled:
@@ -269,9 +299,12 @@ class ImpressionJoiner:
         self._n_open -= 1
         self._ready.append(one)
 
-    def _close_until(self, watermark_ms: int) -> None:
+    def _close_until(self, watermark_ms: int) -> int:
+        """How many closed."""
+        n_closed = 0
         while self._ends and self._ends[0][0] <= watermark_ms:
-            self._close_first()
+            n_closed += self._close_first()
+        return n_closed
 
     def _close_first(self) -> bool:
         """Take the window that ends first off the heap, and close it unless its last label already has."""

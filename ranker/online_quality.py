@@ -3,6 +3,8 @@
 river's `ROCAUC` keeps one confusion matrix per threshold in Python: with thresholds fine enough to compare two models it would
 cost more than the model. So the AUC since the start comes from a histogram of scores in numpy, bounded, exact up to ties inside a
 bin of 0.0001. river's rolling metrics cannot be written down, so the window itself is kept and they are rebuilt from it.
+
+GAUC weighs each ranking by its number of labelled items, as `ranker.quality.gauc` does.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ class _Metric(Protocol):
 
 
 class OnlineQuality:
-    """AUC and LogLoss of one set of scores: of all items, of the last `WINDOW`, and the mean AUC inside a ranking (GAUC)."""
+    """AUC and LogLoss of one set of scores: of all items, of the last `WINDOW`, and inside rankings (GAUC)."""
 
     def __init__(self) -> None:
         self._bins = np.zeros((2, N_BINS), np.int64)  # labels 0 and 1
-        self._sums = {"n": 0.0, "loss": 0.0, "groups": 0.0, "group_auc": 0.0}
+        self._sums = {"n": 0.0, "loss": 0.0, "grouped": 0.0, "grouped_auc": 0.0}
         self._window: deque[tuple[bool, float]] = deque(maxlen=WINDOW)
         self._rolling_auc = cast("Callable[..., _Metric]", RollingROCAUC)(window_size=WINDOW)  # river's metrics have no types
         self._rolling_loss = cast("_Metric", Rolling(LogLoss, window_size=WINDOW))
@@ -54,8 +56,8 @@ class OnlineQuality:
         self._sums["loss"] += log_loss(labels, probabilities) * len(labels)
         inside = auc(labels, probabilities)
         if inside is not None:
-            self._sums["groups"] += 1
-            self._sums["group_auc"] += inside
+            self._sums["grouped"] += len(labels)
+            self._sums["grouped_auc"] += inside * len(labels)
         self._roll(zip(liked.tolist(), probabilities.tolist(), strict=True))
 
     def _roll(self, scored: Iterable[tuple[bool, float]]) -> None:
@@ -70,8 +72,8 @@ class OnlineQuality:
         if self._sums["n"]:
             found["logloss"] = self._sums["loss"] / self._sums["n"]
             found["rolling_logloss"] = float(self._rolling_loss.get())
-        if self._sums["groups"]:
-            found["gauc"] = self._sums["group_auc"] / self._sums["groups"]
+        if self._sums["grouped"]:
+            found["gauc"] = self._sums["grouped_auc"] / self._sums["grouped"]
         others, liked = self._bins
         if others.any() and liked.any():
             below = np.cumsum(others) - others  # (bins,) others in lower bins
@@ -87,6 +89,6 @@ class OnlineQuality:
 
     def restore(self, sums: dict[str, float], arrays: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state`. Only on a new object."""
-        self._sums = dict(sums)
+        self._sums = {name: sums.get(name, 0.0) for name in self._sums}  # a state from before GAUC had weights has no such sums
         self._bins = arrays["bins"].copy()
         self._roll((bool(label), float(probability)) for label, probability in arrays["window"])

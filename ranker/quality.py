@@ -1,4 +1,7 @@
-"""How good scores are: AUC over all, AUC inside each user's samples, and LogLoss. Exact, by ranks (scipy comes with river)."""
+"""How good scores are: AUC over all, AUC inside each user's samples (GAUC), and LogLoss.
+
+Exact, by ranks (scipy comes with river). GAUC weighs each group by its number of samples, here and in `ranker.online_quality`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def auc(labels: Floats, scores: Floats) -> float | None:
 
 
 def gauc(groups: NDArray[np.integer], labels: Floats, scores: Floats) -> float | None:
-    """Mean of the groups' AUC, weighted by their sizes; groups with equal labels do not count. None if none counts.
+    """Mean of the groups' AUC, weighted by their numbers of samples; groups with equal labels do not count. None if none counts.
 
     Args:
         groups: (B,) user or ranking of each sample.

@@ -194,8 +194,8 @@ class SampleLog:
         last: dict[str, EncodedKnowledge] = {}
         for row, piece in enumerate(pieces, start=1):
             before = last.get(piece.subject)
-            old = None if before is None else (before.tier, before.as_of_ms, "")
-            if supersedes(piece.subject, (piece.tier, piece.as_of_ms, ""), old):
+            old = None if before is None else (before.tier, before.as_of_ms, before.source_hash)
+            if supersedes(piece.subject, (piece.tier, piece.as_of_ms, piece.source_hash), old):
                 last[piece.subject] = piece
                 standing.setdefault(piece.subject, []).append((piece.as_of_ms, row))
         return np.concatenate([np.zeros((1, d_text), np.float32), rows]), standing

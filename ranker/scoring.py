@@ -2,6 +2,9 @@
 
 No store, no broker, no language model.
 
+Leak guard: a user's vector was written from interactions, so it counts only where its ``as_of_ms`` is before the request's time,
+as in training (`ranker.samples`); else the default vector stands in, flagged and counted. An item's vector holds no label.
+
 Threads: `rank` and `explain` from any thread; each takes the bundle of the moment once, so a swap never shows inside an answer.
 
 Shapes: B candidates, H history, d_aug size of an augmented vector.
@@ -20,7 +23,7 @@ from contracts.errors import RankRequestError, UnavailableError
 from contracts.records import FeatureSnapshot, HistoryItem, Ranking, ScoredItem
 from contracts.subjects import item_subject, user_subject
 from ranker.features import rank_features
-from ranker.vectors import TIERS, Found
+from ranker.vectors import NO_TIER, TIERS, Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +74,7 @@ class ScoreCounts:
     candidates: int = 0
     unknown_users: int = 0
     unknown_items: int = 0
-    default_user_vectors: int = 0
+    default_user_vectors: int = 0  # no vector, or one that is not older than the request
     default_item_vectors: int = 0
 
 
@@ -186,11 +189,13 @@ class Scorer:
                 todo="send fewer, or raise rank.max_candidates" if distinct else "send the ids of the items to rank",
             )
         config = bundle.crm.config.features
-        self.catalogue.use(config)
+        lookup = self.catalogue.lookup_for(config)
         history = self.histories.of(user, before_ms=event_ms)
-        features = rank_features(user, history, distinct, self.catalogue.features, config)
+        features = rank_features(user, history, distinct, lookup, config)
         if bundle.crm.config.d_aug:
             found = bundle.vectors.lookup([user_subject(user), *map(item_subject, distinct)])
+            if found.as_of_ms[0] >= event_ms:
+                _forget_user(found)
         else:
             found = Found.nothing(1 + len(distinct))
         return _Read(distinct, history, features, found)
@@ -213,6 +218,11 @@ class Scorer:
         counts.unknown_items += sum(item.unknown_item for item in ranking.items)
         counts.default_user_vectors += ranking.user_default_vector
         counts.default_item_vectors += int((~read.found.found[1:]).sum())
+
+
+def _forget_user(found: Found) -> None:
+    """Make row 0 a missing one; `VectorMatrix.lookup` gave us copies."""
+    found.matrix[0], found.found[0], found.tiers[0], found.as_of_ms[0] = 0.0, False, NO_TIER, 0
 
 
 def _scores(bundle: Bundle, features: Features, vectors: Matrix) -> Matrix:
@@ -240,5 +250,5 @@ def _tier(found: Found, row: int) -> Tier | None:
 
 
 def _age_ms(found: Found, row: int, event_ms: int) -> int | None:
-    """Knowledge can be younger than the request where a replay runs behind: its age is then 0."""
+    """An item's knowledge can be younger than the request where a replay runs behind: its age is then 0."""
     return max(0, event_ms - int(found.as_of_ms[row])) if found.found[row] else None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from contracts.codec import Record, decode, key_of
+from contracts.codec import Record
 from contracts.errors import RecordError
 from contracts.records import DeadLetter
-from contracts.topics import Topic
+from streams.messages import RawRecord, record_of
 from streams.publisher import KafkaPublisher, wall_ms
 
 log = logging.getLogger(__name__)
@@ -19,18 +19,6 @@ log = logging.getLogger(__name__)
 RECORDS_IN = Counter("reki_records_in", "records read by a role", ["role", "topic"])
 DEAD_LETTERS = Counter("reki_dead_letters", "records that a role could not use", ["role", "topic"])
 _KEPT_BYTES = 500_000  # of a record that is kept in a dead letter: two of them and base64 stay below Kafka's message limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRecord:
-    """A message as Kafka gave it. ``at_ms`` is the broker's wall clock."""
-
-    topic: Topic
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,41 +31,25 @@ class Admitted:
     @property
     def key(self) -> str:
         """The message's key as text."""
-        return (self.raw.key or b"").decode("utf-8", "replace")
+        return self.raw.key_text
 
 
 def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -> list[Admitted]:
     """The messages that fit their schema, in order; the others are sent to dead-letters (flush before committing)."""
-    now_ms = wall_ms()
     admitted: list[Admitted] = []
     for message in messages:
         RECORDS_IN.labels(role, message.topic.name).inc()
-        if message.value is None:
-            if message.topic.tombstones:
-                admitted.append(Admitted(record=None, raw=message))
-            else:
-                dead_letter(role, message, "got an empty value; wanted a record; mend the producer", publisher)
-            continue
         try:
-            record = decode(message.topic, message.value, as_type=message.topic.record, now_ms=now_ms)
+            admitted.append(Admitted(record=record_of(message), raw=message))
         except RecordError as error:
             dead_letter(role, message, str(error), publisher)
-            continue
-        wanted = key_of(message.topic, record)
-        if message.key != wanted:  # on another partition it would meet another owner, and overtake its own history
-            reason = f"got key {message.key!r}; wanted {wanted!r}, the record's {message.topic.key}; mend the producer"
-            dead_letter(role, message, reason, publisher)
-        else:
-            admitted.append(Admitted(record=record, raw=message))
     return admitted
 
 
 def read(message: RawRecord) -> Record | None:
     """The record in a message, or None where it does not fit: for topics whose bad records another role dead-letters."""
-    if message.value is None:
-        return None
     try:
-        return decode(message.topic, message.value, as_type=message.topic.record, now_ms=wall_ms())
+        return record_of(message)
     except RecordError:
         return None
 

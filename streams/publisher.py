@@ -1,20 +1,27 @@
-"""Sends records: the one producer of a process (kafka-python; idempotent, acknowledged by all replicas)."""
+"""Sends records over the one producer of a process (kafka-python; idempotent, acknowledged by all replicas).
+
+Whoever commits offsets after a `flush` has a publisher of its own (`KafkaPublisher.own`): a failure is told to the one whose
+record it was.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Self
+from typing import Any, Self
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from contracts.codec import Record, encode, key_of
+from contracts.errors import RecordError
 from contracts.records import DeadLetter
 from contracts.settings import Settings
 from contracts.topics import DEAD_LETTERS, Topic
 from streams.topics import topic_name, unavailable
 
 _FLUSH_S = 60.0
+_KEPT_FUTURES = 10_000  # beyond it, those that succeeded are forgotten before the flush
 
 
 class KafkaPublisher:
@@ -22,20 +29,18 @@ class KafkaPublisher:
 
     Args:
         settings: Where the broker is, and the topics' prefix.
+        producer: A connection to share; None makes one.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, producer: KafkaProducer | None = None) -> None:
         self._settings = settings
-        self._failed: Exception | None = None
-        try:
-            self._producer = KafkaProducer(
-                bootstrap_servers=settings.bootstrap_servers,
-                linger_ms=5,
-                delivery_timeout_ms=120_000,
-                bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
-            )
-        except KafkaError as error:
-            raise unavailable(settings, error) from error
+        self._sent: list[Any] = []  # futures since the last flush
+        self._lock = threading.Lock()
+        self._producer = producer if producer is not None else _connected(settings)
+
+    def own(self) -> KafkaPublisher:
+        """A publisher over the same connection whose `flush` answers for what it sent, and for nothing else."""
+        return KafkaPublisher(self._settings, self._producer)
 
     def send(self, topic: Topic, record: Record) -> None:
         """Send one record, keyed as the topic says; buffered."""
@@ -49,40 +54,56 @@ class KafkaPublisher:
         """Send bytes as they are (tests, and records that are not ours)."""
         try:
             future = self._producer.send(topic_name(self._settings, topic), value=value, key=key)
+        except MessageSizeTooLargeError as error:
+            size = f"a record of {len(value or b'')} bytes for {topic.name}"
+            raise RecordError(size, wanted="what the broker takes (message.max.bytes)", todo="send less in one record") from error
         except KafkaError as error:
             raise unavailable(self._settings, error) from error
-        future.add_errback(self._on_failure)
+        with self._lock:
+            self._sent.append(future)
+            if len(self._sent) > _KEPT_FUTURES:
+                self._sent = [one for one in self._sent if not one.succeeded()]
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Put a record that cannot be used where somebody will find it."""
         self.send(DEAD_LETTERS, letter)
 
     def flush(self) -> None:
-        """Return when everything sent so far is acknowledged.
+        """Return when everything sent over this publisher is acknowledged.
 
         Raises:
             UnavailableError: Something was not acknowledged; what was sent since the last flush must be sent again.
         """
+        with self._lock:
+            sent, self._sent = self._sent, []
+        end_s = time.monotonic() + _FLUSH_S
         try:
-            self._producer.flush(timeout=_FLUSH_S)
+            for future in sent:
+                future.get(timeout=max(0.0, end_s - time.monotonic()))
         except KafkaError as error:
             raise unavailable(self._settings, error) from error
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            raise unavailable(self._settings, failed) from failed
 
     def close(self) -> None:
         """Flush and let go of the connection."""
         self._producer.close(timeout=10)
-
-    def _on_failure(self, error: Exception) -> None:
-        self._failed = error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _connected(settings: Settings) -> KafkaProducer:
+    try:
+        return KafkaProducer(
+            bootstrap_servers=settings.bootstrap_servers,
+            linger_ms=5,
+            delivery_timeout_ms=120_000,
+            bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
+        )
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
 
 
 def wall_ms() -> int:

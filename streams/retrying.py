@@ -11,6 +11,7 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception,
     sleep_using_event,
+    stop_after_attempt,
     stop_when_event_set,
     wait_exponential_jitter,
 )
@@ -37,6 +38,15 @@ def retrying() -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception(held), wait=_WAIT, before_sleep=before_sleep_log(log, logging.WARNING), reraise=True
     )
+
+
+def a_few_tries() -> AsyncRetrying:
+    """For one record that fails in a way nobody foresaw: the moment's fault passes, the record's own does not."""
+
+    def unforeseen(error: BaseException) -> bool:
+        return isinstance(error, Exception) and not isinstance(error, RekiError)
+
+    return AsyncRetrying(retry=retry_if_exception(unforeseen), wait=_WAIT, stop=stop_after_attempt(3), reraise=True)
 
 
 def retrying_until(stop: Event) -> Retrying:

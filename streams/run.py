@@ -36,7 +36,7 @@ def run_roles(settings: Settings, roles: Sequence[str]) -> int:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     publisher = _connected(settings)
-    parts = [build(role, settings, publisher) for role in dict.fromkeys(roles)]
+    parts = [build(role, settings, publisher.own()) for role in dict.fromkeys(roles)]
     http = _http(settings, parts)
     http.start()
     log.info("roles %s started", ", ".join(part.role for part in parts))

@@ -15,11 +15,11 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from prometheus_client import Counter
 
-from contracts.codec import Record, decode
+from contracts.codec import Record
 from contracts.errors import RecordError
 from contracts.settings import Settings
 from contracts.topics import Topic
-from streams.publisher import wall_ms
+from streams.messages import raw_records, record_of
 from streams.topics import topic_name, unavailable
 
 log = logging.getLogger(__name__)
@@ -104,29 +104,24 @@ class Tail:
             batches = self._consumer.poll(timeout_ms=timeout_ms)
         except KafkaError as error:
             raise unavailable(self._settings, error) from error
-        now_ms = wall_ms()
         tailed: list[Tailed] = []
-        for partition, messages in batches.items():
-            topic = self._topics[partition.topic]
-            for message in messages:
-                record = None
-                if message.value is not None:
-                    try:
-                        record = decode(topic, message.value, as_type=topic.record, now_ms=now_ms)
-                    except RecordError as error:
-                        UNREADABLE.labels(topic.name).inc()
-                        log.debug("passed over %s[%d]@%d: %s", topic.name, message.partition, message.offset, error)
-                        continue
-                tailed.append(
-                    Tailed(
-                        topic=topic,
-                        key=(message.key or b"").decode("utf-8", "replace"),
-                        record=record,
-                        partition=message.partition,
-                        offset=message.offset,
-                        at_ms=message.timestamp,
-                    )
+        for message in raw_records(batches, self._topics):
+            try:
+                record = record_of(message)
+            except RecordError as error:
+                UNREADABLE.labels(message.topic.name).inc()
+                log.debug("passed over %s[%d]@%d: %s", message.topic.name, message.partition, message.offset, error)
+                continue
+            tailed.append(
+                Tailed(
+                    topic=message.topic,
+                    key=message.key_text,
+                    record=record,
+                    partition=message.partition,
+                    offset=message.offset,
+                    at_ms=message.at_ms,
                 )
+            )
         return tailed
 
     def caught_up(self) -> bool:

@@ -81,13 +81,14 @@ def create_topics(settings: Settings) -> list[str]:
 
 
 def _configs(topic: Topic, settings: Settings) -> dict[str, str]:
+    configs = {"message.timestamp.type": "LogAppendTime"}  # the broker's clock: `trigger_ms` and far-future checks stand on it
     match topic.kept:
         case "compacted":
-            return {"cleanup.policy": "compact"}
+            return configs | {"cleanup.policy": "compact"}
         case "by time":
-            return {"retention.ms": str(settings.kafka.retention_hours * _HOUR_MS)}
+            return configs | {"retention.ms": str(settings.kafka.retention_hours * _HOUR_MS)}
         case "long":
-            return {"retention.ms": "-1"}
+            return configs | {"retention.ms": "-1"}
 
 
 def missing_topics(settings: Settings) -> list[str]:

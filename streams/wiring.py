@@ -23,6 +23,7 @@ import platformdirs
 
 from contracts.ports import KnowledgeBackend, VectorStore
 from contracts.settings import Settings
+from streams.counters import COUNTERS, of_augmenting, of_encoding, of_extraction, of_model
 from streams.publisher import KafkaPublisher
 
 if TYPE_CHECKING:
@@ -144,8 +145,12 @@ def _extract(settings: Settings, publisher: KafkaPublisher) -> Part:
     from streams.agents.extract import extract_app
 
     scenario = load_scenario(settings.extract.scenario)
-    extraction = Extraction(knowledge_backend(settings, scenario), scenario)
-    services, missing = _faust("extract", extract_app(settings, extraction, BatchHandler("extract", publisher)))
+    backend = knowledge_backend(settings, scenario)
+    extraction = Extraction(backend, scenario)
+    COUNTERS.add(*of_extraction(extraction), *of_model(getattr(backend, "spent", {})))
+    app = extract_app(settings, extraction, BatchHandler("extract", publisher))
+    app.async_exit_stack.push_async_callback(extraction.aclose)  # in the app's loop, to which the connections belong
+    services, missing = _faust("extract", app)
     return Part(role="extract", services=services, missing=missing)
 
 
@@ -157,6 +162,7 @@ def _encode(settings: Settings, publisher: KafkaPublisher) -> Part:
 
     store = knowledge_store(settings)
     stage = Encoding(load_encoder(settings.encoder, cache_folder()), store)
+    COUNTERS.add(*of_encoding(stage))
     services, missing = _faust("encode", encode_app(settings, stage, BatchHandler("encode", publisher)))
     return Part(role="encode", services=services, missing=missing, close=[store.close])
 
@@ -173,6 +179,7 @@ def _augment(settings: Settings, publisher: KafkaPublisher) -> Part:
     knowledge = knowledge_store(settings)
     drop = partial(drop_collection, settings.milvus_uri, settings.milvus.token.get_secret_value())
     versions = Versions(settings, knowledge, partial(open_store, settings), drop, publisher)
+    COUNTERS.add(*of_augmenting(versions.counts))
     apps, app_missing = _faust("augment", augment_app(settings, versions, BatchHandler("augment", publisher)))
     loops, versions_missing = _loops(versions)
     return Part(

@@ -40,6 +40,8 @@ class AttributesBackend:
         scenario: Which factors, and which attributes feed them.
     """
 
+    tier: Final = "attributes"
+
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
 

@@ -76,6 +76,8 @@ class OpenAIBackend:
         SettingsError: No model is named, or the address is none.
     """
 
+    tier: Final = "individual"
+
     def __init__(self, settings: Extract, scenario: Scenario, *, backoff_s: float = BACKOFF_S) -> None:
         mistakes = []
         if not settings.model:

@@ -24,6 +24,7 @@ from contracts.errors import RankRequestError, RekiError, UnavailableError
 from contracts.records import RankRequest
 from ranker.serving.bodies import MAX_BODY_BYTES, ExplainBody, RankAnswer, RankBody, decode_body
 from ranker.serving.metrics import RankerMetrics
+from ranker.serving.origins import guarded
 from ranker.serving.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ranker.scoring import Scorer
 
 _SCORING_THREADS: Final = 3  # one more than reads on the store under way at once (ranker.vectors), so one can always score
-_DAY_MS: Final = 86_400_000
 _MAX_LISTED: Final = 1_000
 _RETRY_AFTER_S: Final = "1"
 _PAGE: Final = {
@@ -59,7 +59,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the one place where a ranker's parts 
     scorer: Scorer,
     knowledge_of: Callable[[Sequence[str]], Mapping[str, Knowledge]],
     ready: Callable[[], Mapping[str, bool]],
-    publish: Callable[[Ranking], None] | None,
+    publish: Callable[[Sequence[Ranking]], None] | None,
     settings: Settings,
     about: Mapping[str, object] | None = None,
 ) -> FastAPI:
@@ -70,12 +70,12 @@ def build_app(  # noqa: PLR0913, PLR0917 - the one place where a ranker's parts 
         knowledge_of: Knowledge by subject, what there is; called in a thread, may block.
         ready: What must be there before requests are answered, by name; a false one makes ``/readyz`` answer 503. Called in the
             event loop, must not block. The model is looked at in any case.
-        publish: Takes every ranking that was answered; called in a thread, may block. None: rankings go nowhere.
+        publish: Takes the rankings that were answered and returns when they are safe; called in a thread. None: they go nowhere.
         settings: Section ``rank`` is read.
         about: What ``/v1/about`` says besides the model, for example ``{"simulated": True, "dataset": "news"}``; read at each
             request.
     """
-    return _Serving(scorer, knowledge_of, ready, publish, min(settings.rank.max_candidates, _MAX_LISTED), about or {}).app()
+    return guarded(_Serving(scorer, knowledge_of, ready, publish, settings, about or {}).app(), settings.rank.host)
 
 
 class _Serving:
@@ -86,15 +86,16 @@ class _Serving:
         scorer: Scorer,
         knowledge_of: Callable[[Sequence[str]], Mapping[str, Knowledge]],
         ready: Callable[[], Mapping[str, bool]],
-        publish: Callable[[Ranking], None] | None,
-        max_recent: int,
+        publish: Callable[[Sequence[Ranking]], None] | None,
+        settings: Settings,
         about: Mapping[str, object],
     ) -> None:
         self._scorer = scorer
         self._knowledge_of = knowledge_of
         self._ready = ready
         self._outbox = Outbox(publish) if publish is not None else None
-        self._max_recent = max_recent
+        self._max_recent = min(settings.rank.max_candidates, _MAX_LISTED)
+        self._clock = settings.rank.clock
         self._about = about
         self._metrics = RankerMetrics(scorer, self._outbox)
         self._scoring = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="scoring")
@@ -131,12 +132,11 @@ class _Serving:
         self._scoring.shutdown(wait=False, cancel_futures=True)
 
     def _clock_ms(self) -> int:
-        """The time of a request that names none: now, or, in a replay of old events, that of the newest one.
+        """The time of a request that names none: now, or, in a replay of old events (``rank.clock``), that of the newest one.
 
-        A ranking from years after the stream would close the windows of every ranking before it (`ranker.joining`).
+        There, a ranking from years after the stream would close the windows of every ranking before it (`ranker.joining`).
         """
-        now_ms, newest_ms = _now_ms(), self._metrics.newest_ms()
-        return newest_ms if newest_ms and now_ms - newest_ms > _DAY_MS else now_ms
+        return (self._metrics.newest_ms() if self._clock == "stream" else 0) or _now_ms()
 
     async def _rank(self, request: Request) -> Response:
         body = decode_body(await _body(request), RankBody, _now_ms())
@@ -190,7 +190,8 @@ class _Serving:
     async def _about_model(self, _request: Request) -> Response:
         bundle = self._scorer.holder.current
         model = {"version": bundle.version, "step": bundle.step, "backbone": bundle.manifest.backbone} if bundle else None
-        return _json({"simulated": False, "dataset": "", **self._about, "model": model, "live": self._metrics.live()})
+        about = {"simulated": False, "dataset": "", **self._about, "clock": self._clock}
+        return _json({**about, "model": model, "live": self._metrics.live()})
 
     async def _healthz(self, _request: Request) -> Response:
         return _json({"alive": True})

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from contracts.codec import FAR_FUTURE_MS
 from contracts.errors import RankRequestError
-from contracts.records import MAX_CANDIDATES, HistoryItem, Id, Ms, ScoredItem, Tier, Word
+from contracts.records import MAX_CANDIDATES, MAX_K, HistoryItem, Id, Ms, ScoredItem, Tier, Word
 
 if TYPE_CHECKING:
     from contracts.records import Ranking
@@ -21,11 +21,11 @@ Candidates = Annotated[tuple[Id, ...], Meta(max_length=MAX_CANDIDATES)]
 
 
 class RankBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/rank``. Without ``request`` an id is made up, without ``event_ms`` it is the stream's now."""
+    """Body of ``POST /v1/rank``. Without ``request`` an id is made up, without ``event_ms`` it is now by ``rank.clock``."""
 
     user: Id
     candidates: Candidates
-    k: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] = 20
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = 20
     request: Id | None = None
     event_ms: Ms | None = None
     context: Annotated[dict[Word, Word], Meta(max_length=32)] = {}

@@ -1,6 +1,6 @@
 """What a ranker says about itself: Prometheus for machines, `live` for the page.
 
-One registry per app, so that tests can have many.
+One registry per app, so that tests can have many; the process's own (records in, dead letters, ...) is on the page too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -62,7 +62,7 @@ class RankerMetrics(Collector):
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + generate_latest(REGISTRY)
 
     def newest_ms(self) -> int:
         """The newest event time of the stream, 0 before the first event."""

@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING
 from contracts.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from contracts.records import Ranking
 
 _log = logging.getLogger(__name__)
 MAX_WAITING = 10_000  # rankings; about 100 MB at 200 items each
+_AT_ONCE = 500
 _AGAIN_S = 1.0
 
 
 class Outbox:
-    """Hands rankings to ``publish`` in a thread of its own, in order.
+    """Hands rankings to ``publish`` in a thread of its own, in order, as many at once as wait.
 
     Args:
-        publish: May block, and may raise `UnavailableError`, whereupon the ranking is tried again.
+        publish: Returns when the rankings are safe; may raise `UnavailableError`, whereupon they are tried again.
         max_waiting: Rankings that may wait; beyond it new ones are dropped and counted: an answer never waits for the log.
     """
 
-    def __init__(self, publish: Callable[[Ranking], None], max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, publish: Callable[[Sequence[Ranking]], None], max_waiting: int = MAX_WAITING) -> None:
         self.dropped = 0
         self._publish = publish
         self._waiting: queue.Queue[Ranking | None] = queue.Queue(max_waiting)
@@ -56,18 +57,31 @@ class Outbox:
         self._stop.set()
 
     def _run(self) -> None:
-        while (ranking := self._waiting.get()) is not None and not self._stop.is_set():
-            while not self._sent(ranking) and not self._stop.wait(_AGAIN_S):
-                pass
+        ended = False
+        while not ended and not self._stop.is_set():
+            batch = [self._waiting.get()]
+            while len(batch) < _AT_ONCE and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            rankings = [one for one in batch if one is not None]
+            ended = len(rankings) < len(batch)  # None: `close` was called
+            if rankings:
+                self._deliver(rankings)
 
-    def _sent(self, ranking: Ranking) -> bool:
-        """Whether this ranking is done with."""
-        try:
-            self._publish(ranking)
-        except UnavailableError as error:
-            _log.warning("a ranking cannot be published yet: %s", error)
-            return False
-        except Exception:  # noqa: BLE001 - last resort of a thread: one ranking is lost and counted, the next may pass
-            self.dropped += 1
-            _log.exception("ranking %s could not be published", ranking.ranking)
-        return True
+    def _deliver(self, rankings: list[Ranking]) -> None:
+        """Return when these rankings are done with, or the outbox is."""
+        while not self._stop.is_set():
+            try:
+                self._publish(rankings)
+            except UnavailableError as error:
+                _log.warning("%d rankings cannot be published yet: %s", len(rankings), error)
+                self._stop.wait(_AGAIN_S)
+            except Exception:  # noqa: BLE001 - last resort of a thread: find the one, which is lost and counted; the others pass
+                if len(rankings) == 1:
+                    self.dropped += 1
+                    _log.exception("ranking %s could not be published", rankings[0].ranking)
+                    return
+                for one in rankings:
+                    self._deliver([one])
+                return
+            else:
+                return

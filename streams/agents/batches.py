@@ -17,9 +17,10 @@ from prometheus_client import Counter
 from contracts.codec import Record
 from contracts.errors import RekiError
 from contracts.topics import Topic
-from streams.edge import Admitted, RawRecord, admit, dead_letter
+from streams.edge import Admitted, admit, dead_letter
+from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher
-from streams.retrying import held, retrying
+from streams.retrying import a_few_tries, held, retrying
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,14 @@ class BatchHandler:
 
     def __init__(self, role: str, publisher: KafkaPublisher) -> None:
         self.role = role
-        self.publisher = publisher
+        self._publisher = publisher
+        self._own: dict[Topic, KafkaPublisher] = {}
+
+    def publisher(self, topic: Topic) -> KafkaPublisher:
+        """The publisher of the agent that reads this topic: what it flushes is its own, whoever else sends meanwhile."""
+        if topic not in self._own:
+            self._own[topic] = self._publisher.own()
+        return self._own[topic]
 
     async def handle(self, topic: Topic, events: Sequence[EventT[bytes]], work: Work, settle: Settle | None = None) -> None:
         """Admit a batch, work on it, send the results; returns when they are acknowledged.
@@ -70,34 +78,36 @@ class BatchHandler:
             )
             for event in events
         ]
+        publisher = self.publisher(topic)
         admitted: list[Admitted] = []
         async for attempt in retrying():
             with attempt:
-                admitted = await self._admit(messages)
+                admitted = await self._admit(messages, publisher)
         async for attempt in retrying():
             with attempt:
-                await self._once(admitted, work, settle)
+                await self._once(admitted, work, settle, publisher)
 
-    async def _admit(self, messages: list[RawRecord]) -> list[Admitted]:
+    async def _admit(self, messages: list[RawRecord], publisher: KafkaPublisher) -> list[Admitted]:
         """The good ones; the dead letters of the others are safe then, and not written again with every try of the work."""
-        admitted = admit(self.role, messages, self.publisher)
+        admitted = admit(self.role, messages, publisher)
         if len(admitted) < len(messages):
-            await asyncio.to_thread(self.publisher.flush)
+            await asyncio.to_thread(publisher.flush)
         return admitted
 
-    async def _once(self, admitted: list[Admitted], work: Work, settle: Settle | None) -> None:
+    async def _once(self, admitted: list[Admitted], work: Work, settle: Settle | None, publisher: KafkaPublisher) -> None:
         try:
             outputs = await work(admitted) if admitted else []
         except Exception as error:
             if held(error):
                 raise
-            outputs = await self._one_by_one(admitted, work)
-        self.send(outputs)
-        await asyncio.to_thread(self.publisher.flush)
+            outputs = await self._one_by_one(admitted, work, publisher)
+        self._send(outputs, publisher)
+        await asyncio.to_thread(publisher.flush)
         if settle is not None:
             settle(admitted)
 
-    async def _one_by_one(self, admitted: list[Admitted], work: Work) -> list[Output]:
+    async def _one_by_one(self, admitted: list[Admitted], work: Work, publisher: KafkaPublisher) -> list[Output]:
+        """Find the records that a batch fails on; each has a few more tries before it becomes a dead letter."""
         outputs: list[Output] = []
         failed: list[tuple[Admitted, Exception]] = []
         for one in admitted:
@@ -108,8 +118,15 @@ class BatchHandler:
                     raise
                 failed.append((one, error))
         self._raise_for_fault(admitted, [reason for _, reason in failed])
-        for one, reason in failed:
-            dead_letter(self.role, one.raw, f"{type(reason).__name__}: {reason}", self.publisher)
+        for one, _ in failed:
+            try:
+                async for attempt in a_few_tries():
+                    with attempt:
+                        outputs += await work([one])
+            except Exception as error:
+                if held(error):
+                    raise
+                dead_letter(self.role, one.raw, f"{type(error).__name__}: {error}", publisher)
         return outputs
 
     def _raise_for_fault(self, admitted: list[Admitted], errors: list[Exception]) -> None:
@@ -123,14 +140,13 @@ class BatchHandler:
             todo="mend the code and start the role again: the records wait on Kafka",
         ) from errors[-1]
 
-    def send(self, outputs: Sequence[Output]) -> None:
-        """Send results, buffered."""
+    def _send(self, outputs: Sequence[Output], publisher: KafkaPublisher) -> None:
         for topic, output in outputs:
             RECORDS_OUT.labels(self.role, topic.name).inc()
             if isinstance(output, str):
-                self.publisher.tombstone(topic, output)
+                publisher.tombstone(topic, output)
             else:
-                self.publisher.send(topic, output)
+                publisher.send(topic, output)
 
 
 def removals_first(admitted: Sequence[Admitted]) -> tuple[list[str], list[Admitted]]:

@@ -18,7 +18,7 @@ from faust.types import StreamT
 from contracts.records import HistoryEntry, InteractionEvent, ItemEvent, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.subjects import item_subject
-from contracts.topics import INTERACTIONS, ITEMS, KNOWLEDGE, REQUESTS
+from contracts.topics import INTERACTIONS, ITEMS, REQUESTS
 from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, UserState, content_hash
 from streams.agents.app import batches, changelogs_known, faust_app, source
 from streams.agents.batches import BatchHandler, Output
@@ -57,12 +57,15 @@ class Planning:
         self._user_planner = user_planner
 
     async def items(self, admitted: list[Admitted]) -> list[Output]:
-        """Requests for new and changed items (the last event of each counts); tombstones for the knowledge of removed ones."""
+        """Requests for new and changed items (the last event of each counts); removals of the others.
+
+        A removal goes where the requests go, so that an answer to one of them cannot come after it.
+        """
         outputs: list[Output] = []
         for one in {one.key: one for one in admitted}.values():
             event = one.record
             if event is None or (isinstance(event, ItemEvent) and event.removed):
-                outputs.append((KNOWLEDGE, item_subject(one.key)))
+                outputs.append((REQUESTS, item_subject(one.key)))
             elif isinstance(event, ItemEvent):
                 seen = self._seen(event.item)
                 request = self._item_planner.plan(event, seen.content_hash if seen else None, one.raw.at_ms)
@@ -89,9 +92,7 @@ class Planning:
         for (user, partition), deliveries in by_user.items():
             packed = self._users.get(user.encode())
             state = UserState.unpack(packed) if packed else None
-            new, request = self._user_planner.apply(
-                state, [self._delivery(one) for one in deliveries], partition, deliveries[-1].raw.at_ms
-            )
+            new, request = self._user_planner.apply(state, [self._delivery(one) for one in deliveries], partition)
             if request is not None:
                 request = self._titled(request)
                 if any(entry.title or entry.attributes for entry in request.history):
@@ -105,7 +106,8 @@ class Planning:
         event = one.record
         assert isinstance(event, InteractionEvent)
         seen = self._seen(event.item)
-        return one.raw.offset, event, ItemLabel(seen.title, seen.attributes) if seen else None
+        label = ItemLabel(seen.title, seen.attributes) if seen else None
+        return Delivery(one.raw.offset, one.raw.at_ms, event, label)
 
     def _titled(self, request: KnowledgeRequest) -> KnowledgeRequest:
         """The request with titles of items that were not known yet when the user met them (two topics, no order between them)."""

@@ -21,7 +21,7 @@ def show(*, as_json: bool) -> None:
     """The states on the models topic, oldest first (it is compacted: old ones of a version may be gone)."""
     from contracts.codec import encode
     from contracts.topics import MODELS
-    from streams.demo.reading import manifests
+    from streams.manifests import manifests
 
     found = manifests(load_settings())
     for manifest in found:

@@ -10,7 +10,6 @@ from contracts.errors import DatasetError
 from contracts.records import InteractionEvent, ItemEvent, Knowledge
 
 Event = ItemEvent | InteractionEvent
-DatasetEvent = ItemEvent | InteractionEvent | Knowledge
 
 MISSING_TEXT: Final[dict[str, tuple[str, ...]]] = {"text": ("missing",)}
 

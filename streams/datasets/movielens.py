@@ -3,7 +3,8 @@
 MovieLens gives no release times: a movie is "published" at its first rating. Where `ratings.csv.gz` has the columns of the
 rebuilt ML-1M (`ts_kind`), a third of the timestamps are estimates bounded by their neighbours.
 
-Leak guard: a user's imported knowledge carries as ``as_of_ms`` the time of the last rating that it was written from.
+Leak guard: a user's imported knowledge carries as ``as_of_ms`` the last millisecond of the second of the last rating that it was
+written from: timestamps are whole seconds, so another rating of that second may be one that it has seen.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class MovieLens:
                 scenario=self.scenario,
                 prompt_version=_IMPORTED,
                 model=f"assistant ({file.name})",
-                as_of_ms=int(ratings.at_s[passed].max()) * 1000,
+                as_of_ms=int(ratings.at_s[passed].max()) * 1000 + 999,
             )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 
 from contracts.errors import UnavailableError
+from contracts.records import ItemEvent
 from contracts.settings import Settings, environment_of
 from contracts.topics import IMPORTED
 from streams.datasets.dataset import Dataset, Event
@@ -26,6 +27,7 @@ from streams.demo.draining import Drain, behind
 from streams.demo.plays import Answer, Ask, NewsPlay, Play, RecordedPlay
 from streams.demo.stage import Stage
 from streams.demo.summary import Told, gather
+from streams.manifests import manifests
 from streams.progress import bar
 from streams.publisher import KafkaPublisher, wall_ms
 from streams.replay import send_event, topic_of
@@ -48,6 +50,7 @@ class _Notes:
     """What is measured on the way."""
 
     sent: Counter[str] = field(default_factory=Counter)
+    items: set[str] = field(default_factory=set)
     took_s: dict[str, float] = field(default_factory=dict)
     second_part_ms: int = 0
 
@@ -106,6 +109,7 @@ class Demo:
             licence=self._dataset.licence,
             simulated=self._dataset.simulated,
             sent=notes.sent,
+            n_items=len(notes.items),
             asked_ms=asking.took_ms,
             n_retried=asking.n_retried,
             second_part_ms=notes.second_part_ms,
@@ -148,6 +152,8 @@ class Demo:
     def _send(self, publisher: KafkaPublisher, event: Event) -> None:
         send_event(publisher, event)
         self._notes.sent[topic_of(event)] += 1
+        if isinstance(event, ItemEvent):
+            self._notes.items.add(event.item)
 
     def _await_drained(self, what: str) -> None:
         most = done = 0
@@ -168,7 +174,7 @@ class Demo:
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own
         if done.returncode:
             raise UnavailableError(f"`reki train` ended with {done.returncode}", wanted="a model", todo="see what it says above")
-        version = max(manifest.version for manifest in reading.manifests(self._settings))
+        version = max(manifest.version for manifest in manifests(self._settings))
         self._report(f"waiting for the ranker to take version {version}")
         self._stage.await_version(version)
 
@@ -177,7 +183,7 @@ class Demo:
         deadline = time.monotonic() + _LEARNT_S
         while time.monotonic() < deadline:
             n_impressions, _ = reading.served_quality(self._settings)
-            latest = max(reading.manifests(self._settings), key=lambda m: (m.version, m.step))
+            latest = max(manifests(self._settings), key=lambda m: (m.version, m.step))
             if latest.metrics.get("n_impressions", 0.0) >= n_impressions:
                 return
             time.sleep(2)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
 from streams.datasets.dataset import Dataset
-from streams.embedded.programs import free_port
+from streams.embedded.programs import free_port, is_free
 from streams.embedded.supervision import Running
 
 MARK: Final = "made-by-reki-demo"
@@ -48,7 +46,7 @@ def prepare(base: Settings, home: Path | None, dataset: Dataset, *, fresh: bool)
         update={
             "home": folder.resolve(),
             "extract": settings.extract.model_copy(update={"scenario": dataset.scenario}),
-            "rank": settings.rank.model_copy(update={"dataset": dataset.name, "simulated": dataset.simulated}),
+            "rank": settings.rank.model_copy(update={"dataset": dataset.name, "simulated": dataset.simulated, "clock": "stream"}),
         }
     )
 
@@ -57,27 +55,15 @@ def _with_ports(base: Settings, stamp: str) -> Settings:
     kafka, milvus, rank = base.kafka, base.milvus, base.rank
     if kafka.bootstrap_servers:  # a broker of others: topics of our own
         kafka = kafka.model_copy(update={"prefix": f"{kafka.prefix}demo-{stamp}."})
-    elif not are_free((kafka.embedded_port, kafka.embedded_port + 1)):
+    elif not all(map(is_free, (kafka.embedded_port, kafka.embedded_port + 1))):
         kafka = kafka.model_copy(update={"embedded_port": free_port(2)})
     if milvus.uri:
         milvus = milvus.model_copy(update={"prefix": f"{milvus.prefix}demo_{stamp.replace('-', '_')}_"})
-    elif not are_free((milvus.embedded_port,)):
+    elif not is_free(milvus.embedded_port):
         milvus = milvus.model_copy(update={"embedded_port": free_port()})
-    if not are_free((rank.port,)):
+    if not is_free(rank.port):
         rank = rank.model_copy(update={"port": free_port()})
     metrics_port = base.metrics_port
-    if not are_free(range(metrics_port, metrics_port + _N_METRICS)):
+    if not all(map(is_free, range(metrics_port, metrics_port + _N_METRICS))):
         metrics_port = free_port(_N_METRICS)
     return base.model_copy(update={"kafka": kafka, "milvus": milvus, "rank": rank, "metrics_port": metrics_port})
-
-
-def are_free(ports: Sequence[int]) -> bool:
-    """Whether these ports of loopback can be listened on."""
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
-    return True

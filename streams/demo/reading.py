@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from contracts.records import AugmentedVector, DeadLetter, Impression, Knowledge, ModelManifest, Ranking
 from contracts.settings import Settings
 from contracts.subjects import split_subject
-from contracts.topics import DEAD_LETTERS, IMPRESSIONS, KNOWLEDGE, MODELS, RANKINGS, VECTORS, Topic
+from contracts.topics import DEAD_LETTERS, IMPRESSIONS, INTERACTIONS, ITEMS, KNOWLEDGE, RANKINGS, VECTORS, Topic
+from extractor.planning import UserState
 from streams.tail import Tail, Tailed
+from streams.topics import group, unavailable
 
 PERCENTS: Final = (50, 99)
 
@@ -47,21 +51,59 @@ def records(settings: Settings, topic: Topic) -> Iterator[Tailed]:
         yield from tail.to_end()
 
 
-def manifests(settings: Settings) -> list[ModelManifest]:
-    """The published model states, oldest first."""
-    return [one.record for one in records(settings, MODELS) if isinstance(one.record, ModelManifest)]
-
-
-def dead_letters(settings: Settings) -> Counter[tuple[str, str]]:
-    """Dead letters by (topic, stage)."""
+def dead_letters(settings: Settings) -> list[DeadLetter]:
+    """The records that each stage could not use: one letter for each, however often it was delivered and refused."""
     letters = (one.record for one in records(settings, DEAD_LETTERS))
-    return Counter((letter.topic, letter.stage) for letter in letters if isinstance(letter, DeadLetter))
+    found = [letter for letter in letters if isinstance(letter, DeadLetter)]
+    return list({(letter.stage, letter.topic, letter.partition, letter.offset): letter for letter in found}.values())
 
 
-def dead_letter_reasons(settings: Settings, most: int = 5) -> dict[str, int]:
+def dead_letter_reasons(letters: Iterable[DeadLetter], most: int = 5) -> dict[str, int]:
     """The most frequent reasons, cut, with how often they were given."""
-    letters = (one.record for one in records(settings, DEAD_LETTERS))
-    return dict(Counter(f"{x.topic}: {x.reason[:160]}" for x in letters if isinstance(x, DeadLetter)).most_common(most))
+    return dict(Counter(f"{letter.topic}: {letter.reason[:160]}" for letter in letters).most_common(most))
+
+
+def table(settings: Settings, role: str, name: str) -> dict[bytes, bytes | None]:
+    """What a role's table comes back as: the last value of every key of its changelog; None for a key that was removed.
+
+    Raises:
+        UnavailableError: The broker does not answer.
+    """
+    topic = f"{group(settings, role)}-{name}-changelog"
+    found: dict[bytes, bytes | None] = {}
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=settings.bootstrap_servers,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
+        )
+        try:
+            partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+            consumer.assign(partitions)
+            if partitions:
+                consumer.seek_to_beginning(*partitions)
+            ends = consumer.end_offsets(partitions) if partitions else {}
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                for messages in consumer.poll(timeout_ms=200).values():
+                    found |= {message.key: message.value for message in messages}
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise unavailable(settings, error) from error
+    return found
+
+
+def taken_in(settings: Settings) -> dict[str, int]:
+    """What the plan role has in its own state, by topic: items it has seen, and the interactions counted in its users' states.
+
+    It counts what it has worked into a state, once however often it was delivered; offsets have no part in it.
+    """
+    users = table(settings, "plan", "histories").values()
+    return {
+        ITEMS.name: len(table(settings, "plan", "catalogue")),
+        INTERACTIONS.name: sum(UserState.unpack(packed).n_events for packed in users if packed is not None),
+    }
 
 
 def knowledge_made(settings: Settings) -> Counter[tuple[str, str, str, str]]:

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contracts.records import ModelManifest
+from contracts.records import DeadLetter, ModelManifest
 from contracts.settings import Settings
 from contracts.topics import IMPORTED, INTERACTIONS, ITEMS, Topic
 from streams.demo import reading
 from streams.demo.draining import SLOW_PATH, behind
 from streams.demo.reading import percentiles
+from streams.manifests import manifests
 from streams.topics import n_records
 
-IN: Final[dict[Topic, str]] = {ITEMS: "plan", INTERACTIONS: "plan", IMPORTED: "extract"}
-"""The topics that events come in by, and the role that must have done each of their records."""
+IN: Final[dict[Topic, str]] = {ITEMS: "plan", INTERACTIONS: "plan"}
+"""The topics whose records end in a role's own state, and that role: what it has taken in is counted there, not by offsets."""
 
 MAX_DEAD: Final = 0.01  # the demo sends nothing that is wrong: more dead letters than this are a fault of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What only the demo itself knows: what it sent and measured at its own end."""
+    """What only the demo itself knows: what it sent and measured at its own end.
+
+    ``sent`` are events by topic; ``n_items`` of the items are distinct, the others were sent because they changed.
+    """
 
     dataset: str
     licence: str
     simulated: bool
     sent: Counter[str]
+    n_items: int
     asked_ms: list[float]
     n_retried: int
     second_part_ms: int
@@ -38,20 +44,20 @@ class Told:
 
 def gather(settings: Settings, told: Told, processes: list[dict[str, Any]]) -> dict[str, Any]:
     """The summary as plain JSON values."""
-    manifests = reading.manifests(settings)
-    latest = max(manifests, key=lambda m: (m.version, m.step), default=None)
+    latest = max(manifests(settings), key=lambda m: (m.version, m.step), default=None)
     answered = reading.rankings(settings)
     n_impressions, served = reading.served_quality(settings)
     made = reading.knowledge_made(settings)
     vectors = reading.event_to_vector_ms(settings, told.second_part_ms)
-    events = _accounts(settings, told.sent)
+    letters = reading.dead_letters(settings)
+    events = _accounts(settings, told, letters)
     return {
         "dataset": told.dataset,
         "licence": told.licence,
         "users_simulated": told.simulated,
         "events": events,
         "all_accounted_for": all(row["ok"] for row in events.values()),
-        "dead_letter_reasons": reading.dead_letter_reasons(settings),
+        "dead_letter_reasons": reading.dead_letter_reasons(letters),
         "knowledge": [
             {"kind": kind, "backend": backend, "model": model, "tier": tier, "records": n}
             for (kind, backend, model, tier), n in sorted(made.items())
@@ -78,37 +84,32 @@ def gather(settings: Settings, told: Told, processes: list[dict[str, Any]]) -> d
     }
 
 
-def _accounts(settings: Settings, sent: Counter[str]) -> dict[str, dict[str, Any]]:
-    """Per topic: sent by us, on the log, done by the role that owns it, dead letters. Sent must be processed + dead letters."""
-    letters = reading.dead_letters(settings)
+def _accounts(settings: Settings, told: Told, letters: Sequence[DeadLetter]) -> dict[str, dict[str, Any]]:
+    """Per topic: what came in, is on the log, was done by the role that owns it, became a dead letter.
+
+    Of `IN`, what was sent must be in the role's own state (``processed``) or a dead letter. Of the other topics, what is on the
+    log (of imported knowledge: what was sent) must be ``committed`` as done, or a dead letter.
+    """
+    dead = Counter((letter.topic, letter.stage) for letter in letters)
+    processed = reading.taken_in(settings)
+    sent = {**told.sent, ITEMS.name: told.n_items}
     lags = behind(settings)
     accounts: dict[str, dict[str, Any]] = {}
     for topic, role in IN.items():
-        on_log = n_records(settings, topic)
-        dead = sum(n for (name, stage), n in letters.items() if name == topic.name and stage == role)
-        processed = on_log - lags[role][topic.name] - dead
-        accounts[topic.name] = {
-            "in": sent[topic.name],
-            "on_log": on_log,
-            "processed": processed,
-            "dead_letters": dead,
-            "ok": sent[topic.name] == processed + dead and dead <= MAX_DEAD * on_log,
-        }
+        row = {"in": sent.get(topic.name, 0), "on_log": n_records(settings, topic), "processed": processed[topic.name]}
+        accounts[topic.name] = _verdict(row, "processed", dead[topic.name, role])
     for role, topics in SLOW_PATH.items():
         for topic in topics:
             if topic not in IN:
-                dead = sum(n for (name, stage), n in letters.items() if name == topic.name and stage == role)
-                left = lags[role][topic.name]
-                on_log = n_records(settings, topic)
-                processed = on_log - left - dead
-                accounts[topic.name] = {
-                    "in": on_log,
-                    "on_log": on_log,
-                    "processed": processed,
-                    "dead_letters": dead,
-                    "ok": left == 0 and dead <= MAX_DEAD * on_log,
-                }
+                on_log, n_dead = n_records(settings, topic), dead[topic.name, role]
+                committed = on_log - lags[role][topic.name] - n_dead
+                row = {"in": sent.get(topic.name, 0) if topic is IMPORTED else on_log, "on_log": on_log, "committed": committed}
+                accounts[topic.name] = _verdict(row, "committed", n_dead)
     return accounts
+
+
+def _verdict(row: dict[str, int], done: str, n_dead: int) -> dict[str, Any]:
+    return {**row, "dead_letters": n_dead, "ok": row["in"] == row[done] + n_dead and n_dead <= MAX_DEAD * row["on_log"]}
 
 
 def _models(latest: ModelManifest | None) -> dict[str, Any] | None:
@@ -120,14 +121,20 @@ def _models(latest: ModelManifest | None) -> dict[str, Any] | None:
 def print_summary(summary: dict[str, Any]) -> None:
     """The summary as a table on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     people = "SIMULATED users" if summary["users_simulated"] else "recorded users"
     table = Table(
-        "what", "value", title=f"reki demo: {summary['dataset']} ({people})", box=None, header_style="bold", title_justify="left"
+        "what",
+        "value",
+        title=escape(f"reki demo: {summary['dataset']} ({people})"),
+        box=None,
+        header_style="bold",
+        title_justify="left",
     )
     for what, value in _lines(summary):
-        table.add_row(what, value)
+        table.add_row(escape(what), escape(value))
     Console(soft_wrap=True).print(table)
 
 
@@ -136,7 +143,8 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("licence", summary["licence"])]
     for topic, row in summary["events"].items():
         verdict = "ok" if row["ok"] else "NOT ACCOUNTED FOR"
-        lines.append((topic, f"in {row['in']} = processed {row['processed']} + dead letters {row['dead_letters']}: {verdict}"))
+        done = "processed" if "processed" in row else "committed"
+        lines.append((topic, f"in {row['in']} = {done} {row[done]} + dead letters {row['dead_letters']}: {verdict}"))
     lines += [("dead letter", f"{n} times: {reason}") for reason, n in summary["dead_letter_reasons"].items()]
     lines += [
         (f"knowledge of {row['kind']}s", f"{row['records']} by {row['backend']}, {row['model']} (tier {row['tier']})")

@@ -104,7 +104,7 @@ def check_free(programs: Iterable[Program]) -> None:
     Raises:
         PortTakenError: With every taken port and the setting that names it.
     """
-    taken = [where for program in programs for where in program.listens if not _is_free(where)]
+    taken = [where for program in programs for where in program.listens if not is_free(where.port, where.host)]
     wanted: dict[tuple[str, int], list[str]] = {}
     for where in (where for program in programs for where in program.listens):
         wanted.setdefault((where.host, where.port), []).append(where.setting)
@@ -123,16 +123,16 @@ def free_port(n_in_a_row: int = 1) -> int:
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))
             first = int(probe.getsockname()[1])
-        rest = (Listening(port=first + step, setting="") for step in range(n_in_a_row))
-        if first + n_in_a_row < 65_536 and all(_is_free(where) for where in rest):  # noqa: PLR2004 - ports end there
+        if first + n_in_a_row < 65_536 and all(map(is_free, range(first, first + n_in_a_row))):  # noqa: PLR2004 - ports end there
             return first
 
 
-def _is_free(where: Listening) -> bool:
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether nothing listens on a port."""
     try:
-        with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
-            probe.bind((where.host, where.port))
+            probe.bind((host, port))
             return True
     except OSError as error:
         return error.errno != errno.EADDRINUSE

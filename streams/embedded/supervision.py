@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,12 +27,13 @@ from typing import Any, Self
 
 import psutil
 
-from contracts.errors import UnavailableError
+from contracts.errors import SettingsError, UnavailableError
 from streams.embedded.programs import Program
 
 HOME_MARK = "REKI_EMBEDDED_HOME"  # in the environment of everything started for a home
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 _SOCKET_PATH_MAX_BYTES = 100  # the kernel's limit is 108
+_OURS_ALONE = 0o700  # mode of a folder
 _STOP_DEADLINE_S = 75  # roles, then services: each with its own grace, then killed by supervisord
 
 _CONFIGURATION = """\
@@ -309,12 +311,22 @@ def _record(home: Path) -> Path:
 
 
 def _socket(home: Path) -> Path:
-    """Supervisord's socket: beside its configuration, or in the temporary folder where that path is too long for a socket."""
+    """Supervisord's socket: beside its configuration, or in the temporary folder where that path is too long for a socket.
+
+    Raises:
+        SettingsError: Our folder there is somebody else's, or open to others.
+    """
     path = home.resolve() / "supervisor" / "supervisor.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_MAX_BYTES:
         return path
     folder = Path(tempfile.gettempdir()) / f"reki-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=_OURS_ALONE)
+    found = folder.lstat()  # whoever else made it could answer in supervisord's place
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != _OURS_ALONE:
+        got = f"{folder}, {stat.filemode(found.st_mode)} of user {found.st_uid}"
+        todo = "remove it, or set TMPDIR to a folder of your own, or home to a shorter path"
+        raise SettingsError(got, wanted=f"drwx------ of user {os.getuid()}", todo=todo)
     return folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 

@@ -25,17 +25,28 @@ from contracts.topics import DEAD_LETTERS, ITEMS
 MAX_FEED_BYTES: Final = 20_000_000
 MAX_REMEMBERED: Final = 10_000  # entries of one feed; the oldest are forgotten, and sent again if the feed still has them
 _MAX_ID, _MAX_TITLE, _MAX_TEXT, _MAX_TAGS, _MAX_WORD = 256, 1_000, 20_000, 10, 256
+MAX_BAD: Final = 1_000  # bad entries remembered of one feed
 _OK, _NOT_MODIFIED = 200, 304
 _TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass(slots=True)
 class FeedMemory:
-    """What is remembered of one feed between polls: its validators, and a hash of each entry by item id."""
+    """What is remembered of one feed between polls: its validators, a hash of each entry by item id, and those of bad entries."""
 
     etag: str = ""
     modified: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fetched:
+    """A feed's bytes, and the validators that came with them: to be remembered once the bytes turn out to be a feed."""
+
+    body: bytes
+    etag: str = ""
+    modified: str = ""
 
 
 @dataclass(slots=True)
@@ -82,14 +93,14 @@ class Feeds:
         for address in addresses:
             memory = self._memory.setdefault(address, FeedMemory())
             try:
-                body = self._fetch(address, memory)
+                fetched = self._fetch(address, memory)
             except (httpx.HTTPError, httpx.InvalidURL, OSError, UnavailableError) as error:
                 polled.errors.append(f"{address}: {type(error).__name__}: {error}")
                 continue
-            if body is None:
+            if fetched is None:
                 polled.not_modified += 1
             else:
-                self._send(address, body, memory, polled)
+                self._send(address, fetched, memory, polled)
         try:
             self._publisher.flush()
         except UnavailableError:
@@ -98,9 +109,9 @@ class Feeds:
         _save(self._file, self._memory)
         return polled
 
-    def _fetch(self, address: str, memory: FeedMemory) -> bytes | None:
+    def _fetch(self, address: str, memory: FeedMemory) -> _Fetched | None:
         if "://" not in address:
-            return Path(address).read_bytes()[:MAX_FEED_BYTES]
+            return _Fetched(body=Path(address).read_bytes()[:MAX_FEED_BYTES])
         headers = {"If-None-Match": memory.etag, "If-Modified-Since": memory.modified}
         with self._client.stream("GET", address, headers={k: v for k, v in headers.items() if v}) as answer:
             if answer.status_code == _NOT_MODIFIED:
@@ -112,26 +123,32 @@ class Feeds:
                 body += part
                 if len(body) > MAX_FEED_BYTES:
                     raise UnavailableError(f"more than {MAX_FEED_BYTES} bytes", wanted="a feed", todo="check the address")
-            memory.etag = answer.headers.get("etag", "")
-            memory.modified = answer.headers.get("last-modified", "")
-        return bytes(body)
+            etag, modified = answer.headers.get("etag", ""), answer.headers.get("last-modified", "")
+        return _Fetched(body=bytes(body), etag=etag, modified=modified)
 
-    def _send(self, address: str, body: bytes, memory: FeedMemory, polled: Polled) -> None:
+    def _send(self, address: str, fetched: _Fetched, memory: FeedMemory, polled: Polled) -> None:
         import feedparser
 
-        feed = feedparser.parse(body)
+        feed = feedparser.parse(fetched.body)
         if not feed.entries and not feed.version:
             polled.errors.append(f"{address}: neither RSS nor Atom ({feed.get('bozo_exception', 'no entries')})")
             return
+        if not feed.bozo:  # of a broken feed some entries may be missing: not to be answered with "not modified"
+            memory.etag, memory.modified = fetched.etag, fetched.modified
         now_ms = self._clock_ms()
         for number, entry in enumerate(feed.entries, 1):
             try:
                 item = item_of(entry, str(feed.feed.get("title", "")), now_ms)
             except RecordError as error:
+                digest = _digest(json.dumps(entry, default=str, sort_keys=True).encode())
+                if digest in memory.bad:
+                    polled.unchanged += 1
+                    continue
                 polled.dead += 1
                 self._publisher.send(DEAD_LETTERS, _letter(address, number, entry, error, now_ms))
+                memory.bad.append(digest)
                 continue
-            digest = hashlib.sha256(encode(ITEMS, replace(item, published_ms=0))).hexdigest()[:16]  # a mere new date is no news
+            digest = _digest(encode(ITEMS, replace(item, published_ms=0)))  # a mere new date is no news
             if memory.hashes.get(item.item) == digest:
                 polled.unchanged += 1
                 continue
@@ -141,6 +158,7 @@ class Feeds:
             memory.hashes[item.item] = digest
         for item_id in list(memory.hashes)[:-MAX_REMEMBERED]:
             del memory.hashes[item_id]
+        del memory.bad[:-MAX_BAD]
 
 
 def item_of(entry: Any, feed_title: str, now_ms: int) -> ItemEvent:
@@ -182,6 +200,10 @@ def poll_forever(poll: Callable[[], Polled], every_s: float, sleep: Callable[[fl
 
 def _plain(text: str) -> str:
     return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def _letter(address: str, number: int, entry: Any, error: RecordError, now_ms: int) -> DeadLetter:

@@ -10,7 +10,7 @@ from kafka.errors import CommitFailedError, KafkaError
 
 from contracts.settings import Settings
 from contracts.topics import Topic
-from streams.edge import RawRecord
+from streams.messages import RawRecord, raw_records
 from streams.topics import group, topic_name, unavailable
 
 _METADATA_MS = 10_000  # a leader that did not know a topic shares it out at the next look, not five minutes later
@@ -54,18 +54,7 @@ class Group:
             batches = self._consumer.poll(timeout_ms=timeout_ms)
         except KafkaError as error:
             raise unavailable(self._settings, error) from error
-        return [
-            RawRecord(
-                topic=self._topics[partition.topic],
-                partition=message.partition,
-                offset=message.offset,
-                key=message.key,
-                value=message.value,
-                at_ms=message.timestamp,
-            )
-            for partition, messages in batches.items()
-            for message in messages
-        ]
+        return raw_records(batches, self._topics)
 
     def partitions(self) -> set[int]:
         """The partition numbers that are this member's now."""

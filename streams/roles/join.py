@@ -1,6 +1,8 @@
 """rankings x interactions -> labelled impressions.
 
-There is no state store: the committed offsets are those from which the same state comes out again.
+There is no state store: the committed offsets are those from which the same state comes out again. One exception: an impression
+that an idle partition's wall clock closed may come once more after a restart, closed by the log and with more labels
+(`ranker.joining`, ``JoinCounts.closed_idle``); so there is a commit after such an impression too.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from contracts.records import Impression, InteractionEvent, Ranking
 from contracts.settings import Settings
 from contracts.topics import IMPRESSIONS, INTERACTIONS, RANKINGS, Topic
 from ranker.joining import ImpressionJoiner
-from streams.edge import Admitted, RawRecord, admit, read
+from streams.edge import Admitted, admit, read
+from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher
 from streams.retrying import retrying_until
 from streams.roles.groups import Group
@@ -76,22 +79,23 @@ class Join:
             for topic, low in zip((RANKINGS, INTERACTIONS), joiner.low_watermarks(), strict=True):
                 if low is not None:
                     offsets[topic, partition] = low
+        is_news = bool(messages or self._unpublished)
         for impression in self._unpublished:
             self._publisher.send(IMPRESSIONS, impression)
         self._publisher.flush()
         self._unpublished.clear()
-        if messages and not member.commit(offsets):
+        if is_news and not member.commit(offsets):
             log.info("partitions moved to another worker; it starts from the last commit")
 
     def _add(self, one: Admitted) -> None:
         if isinstance(one.record, Ranking):
-            self._joiners[one.raw.partition].add_ranking(one.raw.offset, one.record)
+            self._joiners[one.raw.partition].add_ranking(one.raw.offset, one.record, one.raw.at_ms)
 
     def _add_interaction(self, message: RawRecord) -> None:
         """Interactions are dead-lettered by plan, their owner; here a bad one is passed over."""
         record = read(message)
         if isinstance(record, InteractionEvent):
-            self._joiners[message.partition].add_interaction(message.offset, record)
+            self._joiners[message.partition].add_interaction(message.offset, record, message.at_ms)
 
     def _follow(self, partitions: set[int]) -> None:
         """Fresh joiners for partitions that came: the group reads them from their last commit."""

@@ -135,7 +135,7 @@ class Live:
         booted = self._open_to_boot(manifest.collection, manifest.d_aug)
         vectors.boot(booted.scan())
         booted.close()
-        self.catalogue.use(crm.config.features)
+        self.catalogue.prepare(crm.config.features)  # before the bundle: no request is to wait for the hashing
         old = self.holder.current
         self.holder.install(Bundle(crm=crm, vectors=vectors, manifest=manifest))
         if old is not None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from contracts.errors import RankRequestError
+from contracts.errors import RankRequestError, RecordError
 from contracts.ports import VectorStore
 from contracts.records import Knowledge, Ranking, RankRequest
 from contracts.settings import Settings
 from contracts.topics import RANK_REQUESTS, RANKINGS
 from ranker.scoring import Scorer
-from streams.edge import RawRecord, admit, dead_letter
+from streams.edge import admit, dead_letter
+from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher
 from streams.retrying import retrying_until
 from streams.roles.groups import Group, next_offsets
@@ -39,6 +40,7 @@ class Rank:
         self._scorer = scorer
         self._live = live
         self._publisher = publisher
+        self._answered = publisher.own()
 
     def missing(self) -> str:
         """Nothing of its own: `Live` says what a ranking waits for."""
@@ -60,16 +62,18 @@ class Rank:
                         self._answer(messages)
                         member.commit(next_offsets(messages))
 
-    def publish(self, ranking: Ranking) -> None:
-        """Put a ranking that was answered over HTTP where join finds it."""
-        self._publisher.send(RANKINGS, ranking)
+    def publish(self, rankings: Sequence[Ranking]) -> None:
+        """Put rankings that were answered over HTTP where join finds them; returns when they are safe. The outbox's thread."""
+        for ranking in rankings:
+            self._answered.send(RANKINGS, ranking)
+        self._answered.flush()
 
     def _answer(self, messages: Sequence[RawRecord]) -> None:
         for one in admit("rank", messages, self._publisher):
             if isinstance(one.record, RankRequest):
                 try:
                     self._publisher.send(RANKINGS, self._scorer.rank(one.record))
-                except RankRequestError as error:
+                except (RankRequestError, RecordError) as error:
                     dead_letter("rank", one.raw, str(error), self._publisher)
         self._publisher.flush()
 

@@ -19,9 +19,12 @@ from contracts.records import Impression, ModelManifest
 from contracts.settings import Settings
 from contracts.subjects import item_subject
 from contracts.topics import IMPRESSIONS, MODELS
+from ranker.bundle import Bundle
 from ranker.checkpoint import as_trained, load_crm, read_manifest, save_step, version_folder
+from ranker.features import ItemFeatures
 from ranker.online import OnlineLearner, read_state
-from streams.edge import RawRecord, admit
+from streams.edge import admit
+from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher
 from streams.retrying import retrying_until
 from streams.roles.live import Live
@@ -47,6 +50,7 @@ class Train:
         self._publisher = publisher
         self._learner: OnlineLearner | None = None
         self._manifest: ModelManifest | None = None
+        self._bundle: Bundle | None = None  # what `_manifest` came with; another thread swaps the one in force at any time
         self._offsets: dict[str, int] = {}
         self._unsaved = 0
         self._saved_s = time.monotonic()
@@ -71,7 +75,7 @@ class Train:
         self._save()
 
     def _step(self, messages: Sequence[RawRecord]) -> None:
-        if self._new_version():
+        if self._is_swapped():
             self._save()
             self._follow_version()
         learner = self._learner
@@ -106,9 +110,10 @@ class Train:
         self._publisher.flush()
         self._unsaved = 0  # not before: what the rankers were not told is told with the next try
 
-    def _new_version(self) -> bool:
+    def _is_swapped(self) -> bool:
+        """Whether other vectors are in force than those we learn with: of another version, or booted again after a rollback."""
         current = self._live.holder.current
-        return current is not None and self._manifest is not None and current.version != self._manifest.version
+        return current is not None and self._bundle is not None and current.vectors is not self._bundle.vectors
 
     def _follow_version(self) -> None:
         """Start from the version in force, or go on where a killed trainer had saved."""
@@ -121,7 +126,7 @@ class Train:
             crm, frozen = (load_crm(self._settings.checkpoints, zero) for _ in range(2))
             self._learner.swap_version(crm, frozen, version=zero.version)
             self._learner.save(self._state_file(zero.version), self._offsets)  # killed now, it must not read all of them again
-        self._manifest = zero
+        self._manifest, self._bundle = zero, bundle
         self._unsaved = int(self._learner.step > bundle.manifest.step)  # saved, and killed before the rankers were told
         log.info("learning from version %d step %d on", zero.version, self._learner.step)
 
@@ -141,13 +146,17 @@ class Train:
 
     def _learner_of(self, zero: ModelManifest) -> OnlineLearner:
         crm, frozen = (load_crm(self._settings.checkpoints, zero) for _ in range(2))
-        return OnlineLearner(crm, frozen, self._settings, self._vectors, self._live.catalogue.features, version=zero.version)
+        return OnlineLearner(crm, frozen, self._settings, self._vectors, self._item_features, version=zero.version)
 
     def _state_file(self, version: int) -> Path:
         return self._settings.checkpoints / version_folder(version) / "online.safetensors"
 
     def _vectors(self, items: Sequence[str]) -> NDArray[np.float32]:
-        """(B, d_aug) vectors of items, zeros where there is none."""
-        bundle = self._live.holder.current
-        assert bundle is not None
-        return bundle.vectors.lookup([item_subject(item) for item in items]).matrix
+        """(B, d_aug) vectors of items, of the learner's version, zeros where there is none."""
+        assert self._bundle is not None
+        return self._bundle.vectors.lookup([item_subject(item) for item in items]).matrix
+
+    def _item_features(self, item: str) -> ItemFeatures:
+        """An item as the learner's model reads it."""
+        assert self._learner is not None
+        return self._live.catalogue.lookup_for(self._learner.crm.config.features)(item)

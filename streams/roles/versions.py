@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -57,9 +58,12 @@ class Versions:
         self._drop_collection = drop_collection
         self._publisher = publisher
         self._active: dict[int, Augmenting] = {}
+        self._stores: dict[int, VectorStore] = {}  # of the active ones
+        self._past: Counter[str] = Counter()  # what those that are gone have counted
         self._collections: dict[int, str] = {}
         self._ready = 0
         self._writing = threading.Lock()  # one writer per collection: the agent or the backfill
+        self._counting = threading.Lock()  # one moment only: a scrape must not wait for a backfill
         self._loaded = threading.Event()
 
     def missing(self) -> str:
@@ -94,10 +98,15 @@ class Versions:
             for stage in self._active.values():
                 stage.forget(subjects)
 
+    def counts(self) -> Counter[str]:
+        """What became of encodings, over all versions since the start: see `hein.augmenting.Augmenting`."""
+        with self._counting:
+            return sum(map(_counted, self._active.values()), Counter(self._past))
+
     def _follow(self, manifest: ModelManifest) -> None:
         version = manifest.version
         if manifest.state == "retired":
-            self._active.pop(version, None)
+            self._let_go(version)
             return
         if version < self._ready or (version in self._active and manifest.state == "ready"):
             return
@@ -107,8 +116,10 @@ class Versions:
             log.error("version %d cannot be used: %s", version, error)  # noqa: TRY400 the message says it all
             return
         store = self._open_store(manifest.collection, manifest.d_aug)
-        with self._writing:
+        self._let_go(version)  # of a try that failed half-way
+        with self._writing, self._counting:
             self._active[version] = Augmenting(hein, version, store)
+            self._stores[version] = store
             self._collections[version] = manifest.collection
         if manifest.state == "trained":
             self._backfill(manifest)
@@ -135,6 +146,26 @@ class Versions:
 
     def _retire(self) -> None:
         for version in [v for v in self._active if v < self._ready]:
-            del self._active[version]  # rankers have its last vectors; a rollback backfills again
+            self._let_go(version)  # rankers have its last vectors; a rollback backfills again
         for version in [v for v in self._collections if v <= self._ready - self._settings.train.keep]:
             self._drop_collection(self._collections.pop(version))
+
+    def _let_go(self, version: int) -> None:
+        """Augment for a version no longer, and close its connection."""
+        with self._writing:
+            if version not in self._active:
+                return
+            with self._counting:
+                self._past += _counted(self._active.pop(version))
+            self._stores.pop(version).close()
+
+
+def _counted(stage: Augmenting) -> Counter[str]:
+    return Counter(
+        {
+            "augmented": stage.n_augmented,
+            "reused": stage.n_reused,
+            "stale": stage.n_stale,
+            "without a stream": stage.n_without_stream,
+        }
+    )

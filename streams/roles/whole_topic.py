@@ -10,7 +10,7 @@ from kafka.errors import KafkaError
 
 from contracts.settings import Settings
 from contracts.topics import Topic
-from streams.edge import RawRecord
+from streams.messages import RawRecord, raw_records
 from streams.topics import topic_name, unavailable
 
 
@@ -25,8 +25,8 @@ class WholeTopic:
 
     def __init__(self, settings: Settings, topic: Topic, offsets: Mapping[str, int]) -> None:
         self._settings = settings
-        self._topic = topic
         name = topic_name(settings, topic)
+        self._topics = {name: topic}
         try:
             self._consumer = KafkaConsumer(
                 bootstrap_servers=settings.bootstrap_servers,
@@ -51,18 +51,7 @@ class WholeTopic:
             batches = self._consumer.poll(timeout_ms=timeout_ms)
         except KafkaError as error:
             raise unavailable(self._settings, error) from error
-        return [
-            RawRecord(
-                topic=self._topic,
-                partition=message.partition,
-                offset=message.offset,
-                key=message.key,
-                value=message.value,
-                at_ms=message.timestamp,
-            )
-            for messages in batches.values()
-            for message in messages
-        ]
+        return raw_records(batches, self._topics)
 
     def close(self) -> None:
         """Let go of the connection."""

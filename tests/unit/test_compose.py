@@ -1,9 +1,13 @@
 """docker-compose.yml, checked without an engine: the compose specification's schema, then what a schema cannot say."""
 
+import http.server
 import importlib.util
 import ipaddress
 import json
 import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +16,7 @@ import yaml
 
 from contracts.roles import ROLES
 from contracts.settings import ENV_PREFIX, Section, Settings
+from streams.cli.main import COMMANDS
 from streams.embedded.jars import KAFKA_VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +100,42 @@ def test_the_dockerfile_copies_only_what_its_ignore_file_lets_through():
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
     allowed = (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     assert [path for line in copied for path in line.split() if f"!{path}" not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [(200, b"{}", 0), (503, b'{"missing": ["model"]}', 0), (503, b'{"missing": ["items", "model"]}', 1), (500, b"", 1)],
+)
+def test_a_ranker_without_its_first_model_is_healthy_so_that_up_wait_can_end(status, body, code):
+    class Role(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Role) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert healthy(server.server_port) == code
+        thread.join()
+    if not code:
+        assert healthy(server.server_port) == 1
+
+
+def healthy(port):
+    command = [sys.executable, "docker/ready", str(port)]
+    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False).returncode
+
+
+def test_the_way_to_the_first_model_in_the_header_is_the_images_own_command():
+    assert "docker compose run --rm train train " in (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert (ROOT / "docker" / "Dockerfile").read_text().rstrip().endswith('ENTRYPOINT ["reki"]')
+    assert "train" in COMMANDS
+    assert "entrypoint" not in SERVICES["train"]
+
+
+def test_the_ranker_has_the_name_that_others_ask_it_by():
+    assert SERVICES["rank"]["hostname"] == "rank"

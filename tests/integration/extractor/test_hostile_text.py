@@ -10,7 +10,7 @@ import pytest
 
 from contracts.settings import Extract
 from extractor.backends.openai import OpenAIBackend
-from extractor.extraction import Extraction
+from extractor.extraction import Extraction, ToExtract
 from extractor.prompts import answer_schema
 from extractor.scenario import load_scenario
 
@@ -72,7 +72,7 @@ def results(model_server, item_request):
 
     async def all_of_them():
         try:
-            return await stage.extract_many([(request, None) for request in requests])
+            return await stage.extract_many([ToExtract(request=request) for request in requests])
         finally:
             await stage.aclose()
 

@@ -5,7 +5,8 @@ import pytest
 
 from contracts.errors import SettingsError
 from contracts.settings import Settings
-from streams.demo.home import MARK, are_free, prepare
+from streams.demo.home import MARK, prepare
+from streams.embedded.programs import is_free
 
 NEWS = SimpleNamespace(name="news", scenario="news", simulated=True)
 MOVIES = SimpleNamespace(name="ml-1m", scenario="movies", simulated=False)
@@ -21,6 +22,7 @@ def test_a_new_folder_is_marked_and_the_scenario_set(tmp_path):
     assert settings.home.parent == tmp_path / "home"
     assert [file.name for file in settings.home.iterdir()] == [MARK]
     assert (settings.extract.scenario, settings.rank.dataset, settings.rank.simulated) == ("movies", "ml-1m", False)
+    assert settings.rank.clock == "stream"
 
 
 def test_a_folder_of_others_is_never_emptied_and_ours_only_when_asked(tmp_path):
@@ -46,7 +48,7 @@ def test_taken_ports_are_replaced(tmp_path):
         base = Settings().model_copy(update={"rank": Settings().rank.model_copy(update={"port": port})})
         settings = prepare(base, tmp_path / "home", NEWS, fresh=False)
         assert settings.rank.port != port
-        assert are_free((settings.rank.port, settings.kafka.embedded_port, settings.kafka.embedded_port + 1))
+        assert all(map(is_free, (settings.rank.port, settings.kafka.embedded_port, settings.kafka.embedded_port + 1)))
 
 
 def test_a_broker_and_store_of_others_get_names_of_our_own(tmp_path):

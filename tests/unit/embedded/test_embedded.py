@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.errors import SettingsError
 from contracts.roles import ROLES
-from streams.embedded import jars
+from streams.embedded import jars, supervision
 from streams.embedded.jars import KAFKA_VERSION, KafkaMissingError, find_java, kafka_jars
 from streams.embedded.processes import ROLE_GROUPS, parse_groups
 from streams.embedded.programs import LOOPBACK, Listening, PortTakenError, Program, answer, check_free, free_port
@@ -175,3 +176,43 @@ def test_a_recorded_pid_that_is_another_process_by_now_does_not_count(tmp_path):
     assert Running.read(tmp_path) is None
     (tmp_path / "supervisor" / "running.json").write_text("{")
     assert Running.read(tmp_path) is None
+
+
+@pytest.fixture
+def deep(tmp_path, monkeypatch):
+    """A home too deep for a socket, and the folder in the temporary one that is taken instead."""
+    monkeypatch.setattr(supervision.tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path / ("d" * 120), tmp_path / f"reki-{os.getuid()}"
+
+
+def test_the_socket_of_a_deep_home_lies_in_a_folder_of_ours_alone(deep):
+    home, folder = deep
+    assert supervision._socket(home) == supervision._socket(home)
+    assert supervision._socket(home).parent == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_socket_folder_that_others_may_write_to_is_refused(deep):
+    home, folder = deep
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(SettingsError, match=rf"{folder}, drwxrwxrwx.*wanted drwx------ of user {os.getuid()}.*TMPDIR"):
+        supervision._socket(home)
+
+
+def test_a_socket_folder_of_another_user_is_refused(deep, monkeypatch):
+    home, folder = deep
+    folder.mkdir(mode=0o700)
+    another = os.getuid() + 1
+    folder.rename(folder.with_name(f"reki-{another}"))
+    monkeypatch.setattr(supervision.os, "getuid", lambda: another)
+    with pytest.raises(SettingsError, match=f"of user {another - 1}; wanted"):
+        supervision._socket(home)
+
+
+def test_a_link_in_place_of_the_socket_folder_is_refused(deep, tmp_path):
+    home, folder = deep
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match=r"lrwx"):
+        supervision._socket(home)

@@ -8,12 +8,14 @@ import pytest
 from contracts.errors import SettingsError, UnavailableError
 from extractor.answers import RejectedAnswerError
 from extractor.backends.attributes import AttributesBackend
-from extractor.extraction import Extraction, ExtractionFailure, usable_import
+from extractor.extraction import Extraction, ExtractionFailure, ToExtract, standing, usable_import
 from extractor.scenario import load_scenario
 
 
 class FakeBackend:
     """Answers as the attributes do, but as a model; an id may be given an error to raise instead."""
+
+    tier = "individual"
 
     def __init__(self, scenario):
         self.errors = {}
@@ -42,8 +44,10 @@ def _imported(request, **changed):
     return msgspec.structs.replace(made, tier="individual", backend="batch", model="m", trigger_ms=0, **changed)
 
 
-def _run(stage, *pairs):
-    return asyncio.run(stage.extract_many(pairs))
+def _run(stage, *asked):
+    """Each is (request, imported) or (request, imported, what stands)."""
+    names = ("request", "imported", "stands")
+    return asyncio.run(stage.extract_many([ToExtract(**dict(zip(names, one, strict=False))) for one in asked]))
 
 
 def test_order_is_kept_and_everything_is_counted(news, backend, item_request):
@@ -127,3 +131,48 @@ def test_a_refused_key_stops(news, backend, item_request):
 def test_closing_the_stage_closes_its_backend(news, backend):
     asyncio.run(Extraction(backend, news).aclose())
     assert backend.closed
+
+
+@pytest.mark.parametrize("as_of_ms", [200, 300, 10**12])
+def test_an_import_that_stands_does_not_answer_newer_requests_which_are_asked(news, backend, user_request, as_of_ms):
+    stage, request = Extraction(backend, news), user_request(("Harbour", True, {}), as_of_ms=as_of_ms)
+    imported = _imported(request, as_of_ms=100)
+    [made] = _run(stage, (request, imported, standing(imported)))
+    assert (made.backend, made.as_of_ms) == ("fake", as_of_ms)
+    assert stage.counts == {"made": 1}
+
+
+def test_an_import_that_is_newer_than_what_stands_is_taken(news, backend, user_request):
+    stage, request = Extraction(backend, news), user_request(("Harbour", True, {}), as_of_ms=300)
+    [made] = _run(stage, (request, _imported(request, as_of_ms=200), ("individual", 100, "")))
+    assert (made.backend, made.as_of_ms) == ("batch", 200)
+
+
+def test_where_individual_knowledge_stands_the_attributes_have_nothing_to_say(news, user_request):
+    stage, request = Extraction(AttributesBackend(news), news), user_request(("Harbour", True, {}), as_of_ms=300)
+    imported = _imported(request, as_of_ms=100)
+    assert _run(stage, (request, imported, standing(imported))) == [None]
+    assert stage.counts == {"kept": 1}
+
+
+def test_the_same_request_again_is_not_paid_for_again(news, backend, item_request):
+    stage, request = Extraction(backend, news), item_request()
+    [made] = _run(stage, (request, None))
+    assert _run(stage, (request, None, standing(made))) == [None]
+    assert backend.asked == ["item:n1"]
+    assert stage.counts == {"made": 1, "kept": 1}
+
+
+def test_no_stand_in_replaces_something_better(news, backend, user_request):
+    request = user_request(("Harbour", True, {}), as_of_ms=300)
+    backend.errors[request.subject] = RejectedAnswerError("refusal", "I'm sorry")
+    stage = Extraction(backend, news)
+    assert _run(stage, (request, None, ("individual", 100, "h"))) == [None]
+    assert stage.counts == {"kept": 1}
+
+
+def test_a_stand_in_for_changed_content_replaces_what_is_about_the_old_one(news, backend, item_request):
+    backend.errors["item:n1"] = RejectedAnswerError("refusal", "I'm sorry")
+    request = item_request()
+    [made] = _run(Extraction(backend, news), (request, None, ("individual", request.as_of_ms - 1, "old")))
+    assert made.tier == "attributes"

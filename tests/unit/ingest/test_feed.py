@@ -1,5 +1,6 @@
 """Against a real HTTP server on loopback that serves RSS and Atom with validators."""
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,6 +10,7 @@ import pytest
 from contracts.errors import UnavailableError
 from contracts.records import ItemEvent
 from contracts.topics import DEAD_LETTERS, ITEMS
+from streams.ingest import feed
 from streams.ingest.feed import Feeds
 
 NOW_MS = 1_800_000_000_000
@@ -152,3 +154,34 @@ def test_what_the_broker_did_not_take_is_sent_at_the_next_poll(site, client, tmp
         feeds.poll([site["/atom"]])
     sent.broken = False
     assert feeds.poll([site["/atom"]]).sent == 1
+
+
+def test_a_bad_entry_is_dead_lettered_once_and_again_when_it_changed_and_is_still_bad(site, client, tmp_path):
+    site.pages["/rss"] = (RSS, None)
+    polls = []
+    for _ in range(3):
+        polled = Feeds(Sent(), tmp_path / "feeds.json", client, lambda: NOW_MS).poll([site["/rss"]])
+        polls.append((polled.sent, polled.dead, polled.unchanged))
+    assert polls == [(2, 1, 0), (0, 0, 3), (0, 0, 3)]
+    site.pages["/rss"] = (RSS.replace("No id", "Still no id"), None)
+    assert Feeds(Sent(), tmp_path / "feeds.json", client, lambda: NOW_MS).poll([site["/rss"]]).dead == 1
+
+
+def test_bad_entries_are_remembered_within_a_bound(site, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "MAX_BAD", 2)
+    feeds = Feeds(Sent(), tmp_path / "feeds.json", client, lambda: NOW_MS)
+    for n in range(4):
+        site.pages["/rss"] = (RSS.replace("No id", f"No id {n}"), None)
+        feeds.poll([site["/rss"]])
+    assert len(json.loads((tmp_path / "feeds.json").read_text())[site["/rss"]]["bad"]) == 2
+
+
+@pytest.mark.parametrize("broken", ["<html>down for repair</html>", ATOM[:-30]])
+def test_a_feed_that_could_not_be_read_whole_is_fetched_again(site, client, tmp_path, broken):
+    site.pages["/atom"] = (broken, '"v1"')
+    feeds = Feeds(Sent(), tmp_path / "feeds.json", client)
+    for _ in range(2):
+        assert feeds.poll([site["/atom"]]).not_modified == 0
+    site.pages["/atom"] = (ATOM, '"v2"')
+    feeds.poll([site["/atom"]])
+    assert feeds.poll([site["/atom"]]).not_modified == 1

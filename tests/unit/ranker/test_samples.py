@@ -17,9 +17,11 @@ def did(user: str, item: str, at: int, action="click") -> InteractionEvent:
     return InteractionEvent(user=user, item=item, action=action, event_ms=at)
 
 
-def knows(subject: str, at: int, number: float, tier="individual", encoder="toy") -> EncodedKnowledge:
+def knows(subject: str, at: int, number: float, tier="individual", encoder="toy", *, source="") -> EncodedKnowledge:
     vector = np.full(3, number, "<f4").tobytes()
-    return EncodedKnowledge(subject=subject, vector=vector, encoder=encoder, tier=tier, as_of_ms=at, trigger_ms=0, text_hash="")
+    return EncodedKnowledge(
+        subject=subject, vector=vector, encoder=encoder, tier=tier, as_of_ms=at, trigger_ms=0, text_hash="", source_hash=source
+    )
 
 
 def log_of(*events, **bounds: int) -> SampleLog:
@@ -94,6 +96,16 @@ def test_user_knowledge_must_be_older_than_the_event_and_item_knowledge_may_be_a
 def test_the_better_tier_stands_as_it_does_in_the_store() -> None:
     samples = log_of(did("u", "a", 30), knows("user:u", 10, 1), knows("user:u", 20, 2, "attributes")).build(CONFIG)
     assert knowledge(samples, samples.user_rows) == [1]
+
+
+def test_knowledge_of_an_items_newer_content_stands_whatever_its_tier() -> None:
+    samples = log_of(
+        did("u", "a", 15),
+        did("u", "a", 30),
+        knows("item:a", 10, 1, source="old"),
+        knows("item:a", 20, 2, "attributes", source="new"),
+    ).build(CONFIG)
+    assert knowledge(samples, samples.item_rows) == [1, 2]
 
 
 def test_only_one_encoder_is_read() -> None:

@@ -71,6 +71,19 @@ def test_the_snapshot_holds_what_the_model_saw_and_nothing_later(scorer):
     assert snapshot.user_vector == vector.tobytes()
 
 
+@pytest.mark.parametrize(("event_ms", "leaks"), [(99, True), (100, True), (101, False)])
+def test_a_users_vector_that_is_not_older_than_the_request_is_as_good_as_none(ranker, scorer, event_ms, leaks):
+    ranking = scorer.rank(request(event_ms=event_ms))
+    assert (ranking.user_default_vector, scorer.counts.default_user_vectors) == (leaks, int(leaks))
+    assert (ranking.user_tier, ranking.user_knowledge_age_ms) == ((None, None) if leaks else ("individual", 1))
+    assert (ranking.snapshot.user_vector is None) == leaks
+    assert not any(one.default_vector for one in ranking.items if one.item in {f"i{n}" for n in range(8)})
+    explained = {one.item: one.score for one in scorer.explain("u", ALL, event_ms)}
+    ranker.holder.current.vectors.drop("user:u")
+    without = {one.item: one.score for one in scorer.rank(request(event_ms=event_ms)).items}
+    assert (explained == without) == leaks
+
+
 @pytest.mark.parametrize("n", [0, 21])
 def test_too_few_or_too_many_candidates_are_refused_with_what_was_wanted(scorer, n):
     with pytest.raises(RankRequestError, match=f"got {n} candidates; wanted 1 to 20"):
@@ -90,7 +103,8 @@ def test_scores_are_those_of_the_model(ranker, scorer):
     from ranker.features import rank_features
 
     names = [one.item for one in ranking.items]
-    features = rank_features("u", ranker.histories.of("u"), names, ranker.catalogue.features, bundle.crm.config.features)
+    config = bundle.crm.config.features
+    features = rank_features("u", ranker.histories.of("u"), names, ranker.catalogue.lookup_for(config), config)
     found = torch.from_numpy(bundle.vectors.lookup(["user:u", *(f"item:{name}" for name in names)]).matrix)
     expected = torch.sigmoid(bundle.crm(features, found[:1], found[1:]))
     torch.testing.assert_close(torch.tensor([one.score for one in ranking.items]), expected)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from importlib.resources import files
 
 import pytest
@@ -24,11 +25,12 @@ def knowledge_of(subjects):
 
 
 class Served:
-    def __init__(self, ranker):
+    def __init__(self, ranker, **rank):
         self.published = []
         self.ready = {"items": True}
         self.about = {"simulated": True, "dataset": "news"}
-        self.app = build_app(ranker.scorer, knowledge_of, lambda: self.ready, self.published.append, load_settings(), self.about)
+        settings = load_settings(rank={"host": "testserver", **rank})  # the name that starlette's client asks for
+        self.app = build_app(ranker.scorer, knowledge_of, lambda: self.ready, self.published.extend, settings, self.about)
 
 
 @pytest.fixture
@@ -118,11 +120,16 @@ def test_explanations_items_users_knowledge_and_about(client, served):
     assert about["live"]["newest_ms"] == 400
 
 
-def test_a_request_without_a_time_is_of_the_time_of_the_stream(client):
+@pytest.mark.parametrize("clock", ["wall", "stream"])
+def test_a_request_without_a_time_is_of_now_or_in_a_replay_of_the_time_of_the_stream(ranker, clock):
     """A ranking from now, in a replay of events from the past, would close every window before it."""
-    answer = client.post("/v1/rank", json={"user": "u", "candidates": ["i1"]}).json()
-    assert answer["event_ms"] == 400
-    assert client.post("/v1/explain", json={"user": "u", "candidates": ["i1"]}).json()["event_ms"] == 400
+    ranker.holder.install(ranker.bundle())
+    before_ms = time.time_ns() // 1_000_000
+    with TestClient(Served(ranker, clock=clock).app) as client:
+        for path in ("/v1/rank", "/v1/explain"):
+            event_ms = client.post(path, json={"user": "u", "candidates": ["i1"]}).json()["event_ms"]
+            assert event_ms == 400 if clock == "stream" else event_ms >= before_ms
+        assert client.get("/v1/about").json()["clock"] == clock
 
 
 def test_metrics_count_rankings_default_vectors_and_refusals(client):
@@ -184,13 +191,13 @@ def test_a_ranking_is_tried_again_while_the_log_is_down_and_one_that_never_fits_
     taken, failures = [], [UnavailableError("nothing", wanted="an answer", todo="wait")] * 3
     done = threading.Event()
 
-    def publish(one):
-        if one == "bad":
+    def publish(rankings):
+        if "bad" in rankings:
             raise ValueError("cannot be sent")
         if failures:
             raise failures.pop()
-        taken.append(one)
-        if one == "last":
+        taken.extend(rankings)
+        if "last" in rankings:
             done.set()
 
     outbox = Outbox(publish)

@@ -7,7 +7,8 @@ import pytest
 from contracts.codec import encode, key_of
 from extractor.scenario import load_scenario
 from fakes.publisher import FakePublisher
-from streams.edge import Admitted, RawRecord
+from streams.edge import Admitted
+from streams.messages import RawRecord
 
 
 @pytest.fixture(scope="session")

@@ -105,11 +105,17 @@ def test_a_dead_letter_that_was_not_acknowledged_is_written_again(handler, publi
 
 def test_of_a_batch_that_fails_only_the_poison_becomes_a_dead_letter(handler, publisher):
     poison = failing(ValueError("cannot be used"), on="n1")
-    stage = Stage(*[poison] * 4)
+    stage = Stage(*[poison] * 7)
     asyncio.run(handler.handle(ITEMS, [good(0), good(1), good(2)], stage.work))
-    assert stage.calls == [["n0", "n1", "n2"], ["n0"], ["n1"], ["n2"]]
+    assert stage.calls == [["n0", "n1", "n2"], ["n0"], ["n1"], ["n2"], *[["n1"]] * 3]  # then a few more tries
     assert items(publisher) == ["n0", "n2"]
     assert letters(publisher) == [(1, "ValueError: cannot be used")]
+
+
+def test_a_record_that_fails_for_a_moment_is_no_dead_letter(handler, publisher):
+    stage = Stage(*[failing(OSError("for a moment"))] * 3)
+    asyncio.run(handler.handle(ITEMS, [good(0)], stage.work))
+    assert (items(publisher), letters(publisher)) == (["n0"], [])
 
 
 def test_a_stage_that_fails_on_every_record_is_held_not_emptied_into_the_dead_letters(handler, publisher):

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.records import InteractionEvent, ItemEvent
 from contracts.settings import Plan
-from contracts.topics import INTERACTIONS, ITEMS, KNOWLEDGE, REQUESTS
+from contracts.topics import INTERACTIONS, ITEMS, REQUESTS
 from extractor.planning import ItemPlanner, UserPlanner, UserState
 from streams.agents.plan import Planning
 
@@ -76,9 +76,9 @@ def test_before_it_is_remembered_the_same_item_is_asked_for_again(stage):
 
 
 @pytest.mark.parametrize("removal", ["n1", item(removed=True)], ids=["tombstone", "removal"])
-def test_a_removed_item_becomes_a_tombstone_and_is_new_when_it_comes_back(stage, removal):
+def test_a_removed_item_becomes_a_tombstone_among_the_requests_and_is_new_when_it_comes_back(stage, removal):
     stage.see_items(item())
-    assert stage.see_items(removal) == [(KNOWLEDGE, "item:n1")]
+    assert stage.see_items(removal) == [(REQUESTS, "item:n1")]
     assert stage.items == {}
     ((_, request),) = stage.see_items(item())
     assert request.reason == "new_item"

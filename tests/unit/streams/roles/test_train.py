@@ -3,10 +3,12 @@
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from contracts.codec import encode
 from contracts.errors import UnavailableError
+from contracts.ports import VectorRow
 from contracts.records import FeatureSnapshot, Impression, LabelledItem
 from contracts.topics import DEAD_LETTERS, IMPRESSIONS, MODELS
 from hein.stores.memory import MemoryVectorStore
@@ -15,7 +17,7 @@ from ranker.checkpoint import load_crm
 from ranker.features import item_features
 from ranker.online import read_state
 from ranker.vectors import VectorMatrix
-from streams.edge import RawRecord
+from streams.messages import RawRecord
 from streams.roles.train import Train
 
 
@@ -26,12 +28,13 @@ class StandInLive:
         self.caught_up = threading.Event()
         self.holder = SimpleNamespace(current=None)
         self._settings = settings
-        self.catalogue = SimpleNamespace(features=lambda item: item_features(item, {}, self.holder.current.crm.config.features))
+        self.catalogue = SimpleNamespace(lookup_for=lambda config: lambda item: item_features(item, {}, config))
 
     def use(self, manifest):
         if self.holder.current:
             self.holder.current.vectors.close()
         vectors = VectorMatrix(manifest.d_aug, MemoryVectorStore(manifest.d_aug), 0.05, version=manifest.version)
+        vectors.boot([[VectorRow(subject="item:i0", vector=np.full(4, manifest.version, "<f4"), tier="individual", as_of_ms=1)]])
         self.holder.current = Bundle(crm=load_crm(self._settings.checkpoints, manifest), vectors=vectors, manifest=manifest)
 
 
@@ -128,6 +131,23 @@ def test_a_new_version_starts_at_step_zero_and_reads_on(new_train, live, trained
     live.use(trained(2, state="ready"))
     train._step([message(1)])
     assert [(one.version, one.step) for one in publisher.of(MODELS)] == [(1, 1), (2, 1)]
+    assert learnt(publisher) == [1, 2]
+
+
+def test_a_learner_never_gets_vectors_of_another_version_than_its_own(new_train, live, trained):
+    train = new_train()
+    live.use(trained(2, state="ready"))  # by the other thread, in the middle of a step
+    assert (train._learner.version, train._vectors(["i0"]).tolist()) == (1, [[1.0] * 4])
+    train._step([])
+    assert (train._learner.version, train._vectors(["i0"]).tolist()) == (2, [[2.0] * 4])
+
+
+def test_a_version_that_was_booted_again_gives_its_new_vectors_and_loses_nothing(new_train, live, trained, publisher):
+    train = new_train()
+    train._step([message(0)])
+    live.use(live.holder.current.manifest)
+    train._step([message(1)])
+    assert train._bundle is live.holder.current
     assert learnt(publisher) == [1, 2]
 
 

@@ -117,3 +117,29 @@ def test_a_version_whose_files_are_damaged_is_passed_over(versions, trained, sma
     versions._follow(manifest)
     assert publisher.acked == []
     assert versions.augment_many([]) == []
+
+
+def test_a_version_that_goes_closes_its_connection_and_stays_counted(versions, trained, stores, encoding):
+    closed = []
+    for version in (1, 2, 3):
+        stores.open(f"augmented_v{version}", 4).close = lambda version=version: closed.append(version)
+    versions._follow(trained(1))
+    versions.augment_many([encoding("item:a")])
+    assert (closed, versions.counts()) == ([], {"augmented": 6})
+    versions._follow(trained(2))
+    assert (closed, versions.counts()) == ([1], {"augmented": 11})
+    versions._follow(trained(2, state="retired"))
+    assert (closed, versions.counts()) == ([1, 2], {"augmented": 11})
+    versions._follow(trained(3))
+    assert closed == [1, 2]
+
+
+def test_a_try_that_failed_half_way_leaves_no_connection_open(versions, trained, stores, publisher):
+    store, closed = stores.open("augmented_v1", 4), []
+    store.close = lambda: closed.append(1)
+    publisher.fail_flushes = 1
+    manifest = trained(1)
+    with pytest.raises(UnavailableError):
+        versions._follow(manifest)
+    versions._follow(manifest)
+    assert closed == [1]
