@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
+from msgspec.structs import replace
 
 from contracts.records import AugmentedVector, DeadLetter, Impression, Knowledge, ModelManifest, Ranking
 from contracts.settings import Settings
@@ -52,10 +53,12 @@ def records(settings: Settings, topic: Topic) -> Iterator[Tailed]:
 
 
 def dead_letters(settings: Settings) -> list[DeadLetter]:
-    """The records that each stage could not use: one letter for each, however often it was delivered and refused."""
-    letters = (one.record for one in records(settings, DEAD_LETTERS))
-    found = [letter for letter in letters if isinstance(letter, DeadLetter)]
-    return list({(letter.stage, letter.topic, letter.partition, letter.offset): letter for letter in found}.values())
+    """The records that each stage could not use, without them: one letter for each, however often it was refused."""
+    found: dict[tuple[str, str, int, int], DeadLetter] = {}
+    for one in records(settings, DEAD_LETTERS):
+        if isinstance(letter := one.record, DeadLetter):
+            found[letter.stage, letter.topic, letter.partition, letter.offset] = replace(letter, key=None, value=None)
+    return list(found.values())
 
 
 def dead_letter_reasons(letters: Iterable[DeadLetter], most: int = 5) -> dict[str, int]:
