@@ -35,7 +35,7 @@ class Stream:
         self.reki = reki
         self.n_items = 0
         self.n_events = Counter()
-        self.labels = {}  # ranking -> {item: label}
+        self.touched = {}  # ranking -> (skipped, liked)
         self.n_waves = 0
 
     def items(self, n):
@@ -57,7 +57,7 @@ class Stream:
         for user in USERS:
             name = f"r{self.n_waves}-{user}"
             liked, skipped = CANDIDATES[self.n_waves % 6], CANDIDATES[(self.n_waves + 1) % 6]
-            self.labels[name] = {item: float(item == liked) for item in CANDIDATES}
+            self.touched[name] = (skipped, liked)
             self.reki.send(
                 RankRequest(request=name, user=user, candidates=CANDIDATES, k=6, event_ms=at_ms),
                 InteractionEvent(user=user, item=skipped, action="skip", event_ms=at_ms + 5, ranking=name),
@@ -75,9 +75,9 @@ class Stream:
         """Let time go by, so that every window closes; return when everything is through."""
         self.close_windows()
         reki = self.reki
-        reki.until(lambda: {one.ranking for one in reki.typed(RANKINGS)} >= self.labels.keys(), "rankings")
-        reki.until(lambda: {one.ranking for one in reki.typed(IMPRESSIONS)} >= self.labels.keys(), "impressions")
-        reki.until(lambda: self.n_learnt() >= len(self.labels), "learnt")
+        reki.until(lambda: {one.ranking for one in reki.typed(RANKINGS)} >= self.touched.keys(), "rankings")
+        reki.until(lambda: {one.ranking for one in reki.typed(IMPRESSIONS)} >= self.touched.keys(), "impressions")
+        reki.until(lambda: self.n_learnt() >= len(self.touched), "learnt")
         reki.until(lambda: not total(behind(reki.settings)), "the slow path is done")
 
     def n_learnt(self):
@@ -95,6 +95,16 @@ class Stream:
         for impression in self.reki.typed(IMPRESSIONS):
             assert found.setdefault(impression.ranking, impression) == impression
         return {name: {item.item: item.label for item in one.items} for name, one in found.items()}
+
+    def labels(self):
+        """What every impression must say: the items down to the last one that was touched, by the first ranking of each id."""
+        found = {}
+        for ranking in self.reki.typed(RANKINGS):
+            skipped, liked = self.touched[ranking.ranking]
+            order = [one.item for one in ranking.items]
+            seen = order[: max(order.index(skipped), order.index(liked)) + 1]
+            found.setdefault(ranking.ranking, {item: float(item == liked) for item in seen})
+        return found
 
     @property
     def subjects(self):
@@ -142,15 +152,15 @@ def test_every_interaction_counts_once_in_its_users_state(stream):
 
 
 def test_every_request_has_its_ranking(stream):
-    assert {one.ranking for one in stream.reki.typed(RANKINGS)} == stream.labels.keys()
+    assert {one.ranking for one in stream.reki.typed(RANKINGS)} == stream.touched.keys()
 
 
 def test_every_ranking_has_one_impression_with_its_labels(stream):
-    assert stream.impressions() == stream.labels
+    assert stream.impressions() == stream.labels()
 
 
 def test_every_impression_is_learnt_once(stream):
-    assert stream.n_learnt() == len(stream.labels)
+    assert stream.n_learnt() == len(stream.touched)
 
 
 def test_nothing_became_a_dead_letter(stream):
@@ -168,8 +178,8 @@ def test_a_service_that_is_killed_and_comes_back_costs_nothing_and_no_role_resta
     stream.settle()
     assert stream.reki.rows() == stream.reki.rows("augmented_v1") == stream.subjects
     assert stream.n_counted() == dict(stream.n_events)
-    assert stream.impressions() == stream.labels
-    assert stream.n_learnt() == len(stream.labels)
+    assert stream.impressions() == stream.labels()
+    assert stream.n_learnt() == len(stream.touched)
     assert stream.reki.typed(DEAD_LETTERS) == []
     assert {role: process.process.pid for role, process in stream.reki.processes.items() if process.alive()} == pids
 

@@ -53,11 +53,11 @@ BAD = {
 
 
 def clicks(reki, rankings, at_ms):
-    """The first item of each ranking is clicked; then time goes by, so that every window closes."""
+    """The second item of each ranking is clicked; then time goes by, so that every window closes."""
     for ranking in rankings:
         reki.send(
             InteractionEvent(
-                user=ranking.user, item=ranking.items[0].item, action="click", event_ms=at_ms + 10, ranking=ranking.ranking
+                user=ranking.user, item=ranking.items[1].item, action="click", event_ms=at_ms + 10, ranking=ranking.ranking
             )
         )
     reki.send(
@@ -164,7 +164,8 @@ def test_every_ranking_becomes_one_impression_with_its_labels(reki, ranked):
     assert sorted(one.ranking for one in impressions) == sorted(ranked)
     for impression in impressions:
         labels = [(item.item, item.label) for item in impression.items]
-        assert labels == [(item.item, float(n == 0)) for n, item in enumerate(ranked[impression.ranking].items)]
+        first, second, *_ = ranked[impression.ranking].items
+        assert labels == [(first.item, 0.0), (second.item, 1.0)]  # what stands below the click was perhaps not looked at
         assert impression.snapshot == ranked[impression.ranking].snapshot
 
 
