@@ -143,14 +143,14 @@ def served_quality(settings: Settings) -> tuple[int, Quality]:
             by_ranking[impression.ranking] = ([item.label for item in items], [item.score for item in items])
     labels = np.array([label for labels, _ in by_ranking.values() for label in labels], dtype=np.float64)
     scores = np.array([score for _, scores in by_ranking.values() for score in scores], dtype=np.float64)
-    inside = [auc(np.array(labels), np.array(scores)) for labels, scores in by_ranking.values()]
-    both = [one for one in inside if one is not None]
+    inside = [(auc(np.array(labels), np.array(scores)), len(labels)) for labels, scores in by_ranking.values()]
+    both = [(found, n) for found, n in inside if found is not None]  # weighted by size, as in `ranker.quality`
     return len(by_ranking), Quality(
         n_items=len(labels),
         n_liked=int((labels > 0).sum()),
         auc=auc(labels, scores) if len(labels) else None,
         log_loss=log_loss(labels, scores) if len(labels) else None,
-        gauc=float(np.mean(both)) if both else None,
+        gauc=float(np.average([found for found, _ in both], weights=[n for _, n in both])) if both else None,
     )
 
 

@@ -156,7 +156,7 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     defaults = f"{ranked['items_with_default_vector']} of {ranked['items']} items with the default vector"
     lines += [
         ("rankings answered", f"{ranked['answered']} ({defaults})"),
-        ("impressions", f"{joined['joined']} joined, {joined['open']} open"),
+        ("impressions", f"{joined['joined']} joined, {joined['open']} still open or without any reaction"),
         (f"served rankings{mark}", _quality(summary["served"])),
         *(
             [("", "what is shown first is examined more: this lifts the served GAUC by itself")]

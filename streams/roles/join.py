@@ -76,6 +76,7 @@ class Join:
         offsets: dict[tuple[Topic, int], int] = {}
         for partition, joiner in self._joiners.items():
             self._unpublished.extend(joiner.closed())
+            OPEN.labels(partition).set(joiner.n_open)
             for topic, low in zip((RANKINGS, INTERACTIONS), joiner.low_watermarks(), strict=True):
                 if low is not None:
                     offsets[topic, partition] = low
