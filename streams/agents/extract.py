@@ -21,7 +21,7 @@ from contracts.records import Knowledge, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.topics import IMPORTED, KNOWLEDGE, REQUESTS, Topic
 from extractor.extraction import Extraction, ExtractionFailure, Standing, ToExtract, standing, usable_import
-from streams.agents.app import batches, changelogs_known, faust_app, source
+from streams.agents.app import Changelogs, batches, changelogs_known, faust_app, source
 from streams.agents.batches import BatchHandler, Output, removals_first
 from streams.edge import Admitted, dead_letter
 from streams.publisher import KafkaPublisher
@@ -137,6 +137,7 @@ def extract_app(settings: Settings, extraction: Extraction, handler: BatchHandle
     """The app of the extract role."""
     app = faust_app(settings, "extract")
     table = app.Table("subjects", key_type=bytes, value_type=bytes, partitions=settings.kafka.partitions, use_partitioner=True)
+    kept = Changelogs(table)
     stage = Extracting(table, extraction, handler.publisher(REQUESTS))
 
     @app.agent(source(app, settings, REQUESTS))
@@ -144,11 +145,13 @@ def extract_app(settings: Settings, extraction: Extraction, handler: BatchHandle
         await changelogs_known(app, table)
         async for events in batches(stream, 4 * settings.extract.concurrency):
             await handler.handle(REQUESTS, events, stage.requests, stage.remember)
+            await kept.written()
 
     @app.agent(source(app, settings, IMPORTED))
     async def extract_imports(stream: StreamT[Any]) -> None:
         await changelogs_known(app, table)
         async for events in batches(stream, 500):
             await handler.handle(IMPORTED, events, stage.imports, stage.remember)
+            await kept.written()
 
     return app

@@ -20,7 +20,7 @@ from contracts.settings import Settings
 from contracts.subjects import item_subject
 from contracts.topics import INTERACTIONS, ITEMS, REQUESTS
 from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, UserState, content_hash
-from streams.agents.app import batches, changelogs_known, faust_app, source
+from streams.agents.app import Changelogs, batches, changelogs_known, faust_app, source
 from streams.agents.batches import BatchHandler, Output
 from streams.edge import Admitted
 from streams.retrying import retrying
@@ -130,12 +130,14 @@ def plan_app(settings: Settings, planners: tuple[ItemPlanner, UserPlanner], hand
     items = app.GlobalTable("catalogue", use_partitioner=True, **kinds)
     users = app.Table("histories", use_partitioner=True, **kinds)
     planning = Planning(items, users, *planners)
+    seen, known = Changelogs(items), Changelogs(users)
 
     @app.agent(source(app, settings, ITEMS))
     async def plan_items(stream: StreamT[Any]) -> None:
         await changelogs_known(app, items)
         async for events in batches(stream, settings.plan.batch):
             await handler.handle(ITEMS, events, planning.items, planning.remember)
+            await seen.written()
 
     @app.agent(source(app, settings, INTERACTIONS))
     async def plan_interactions(stream: StreamT[Any]) -> None:
@@ -143,6 +145,7 @@ def plan_app(settings: Settings, planners: tuple[ItemPlanner, UserPlanner], hand
         await _items_first(settings)
         async for events in batches(stream, settings.plan.batch):
             await handler.handle(INTERACTIONS, events, planning.interactions)
+            await known.written()
 
     return app
 
