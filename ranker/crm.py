@@ -17,8 +17,6 @@ from contracts.errors import VectorError
 from ranker.backbones import build_backbone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from contracts.settings import Settings
     from hein.network import HEIN
     from ranker.features import FeatureConfig, Features
@@ -128,16 +126,14 @@ class JointModel(nn.Module):
 
 
 def build_optimizers(module: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Adam, lazy for the tables: only rows of the batch move, so a step costs the same for a table of any size."""
+    """Adam, lazy for large tables: only rows of the batch move, so a step costs the same for a table of any size."""
     sparse = {
         id(table.weight) for table in module.modules() if isinstance(table, nn.Embedding | nn.EmbeddingBag) and table.sparse
     }
-    tables: Iterable[nn.Parameter] = [p for p in module.parameters() if id(p) in sparse]
-    others: Iterable[nn.Parameter] = [p for p in module.parameters() if id(p) not in sparse]
-    return [
-        torch.optim.SparseAdam(tables, lr=learning_rate),
-        torch.optim.Adam(others, lr=learning_rate),
-    ]
+    tables: list[nn.Parameter] = [p for p in module.parameters() if id(p) in sparse]
+    others: list[nn.Parameter] = [p for p in module.parameters() if id(p) not in sparse]
+    dense = torch.optim.Adam(others, lr=learning_rate, fused=True)  # one pass over the weights instead of ten
+    return [torch.optim.SparseAdam(tables, lr=learning_rate), dense] if tables else [dense]
 
 
 def _augment(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:

@@ -5,13 +5,14 @@ here an unseen id hashes to a bucket like any other and the same id gets the sam
 that two ids may share a row (of 6,040 users in 65,535 buckets about one in eleven does). Tables that grow, with admission and
 expiry, are later work.
 
-Shapes: B candidates or samples, U users (B in training, 1 in a ranking), H history, A attributes per item.
+Shapes: B candidates or samples, U users (B in training, 1 in a ranking), H history, R items of a batch, A attributes of an item,
+A_u attributes of a user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -44,6 +45,8 @@ class FeatureConfig:
         history: H, the most recent interactions that are read.
         n_attributes: A, attribute values of one item that are read.
         d_embedding: Size of an embedding.
+        n_user_attributes: A_u, attribute values of a user that are read; a stream of interactions brings none.
+        user_attribute_buckets: Rows of the table of their values.
     """
 
     user_buckets: int
@@ -52,6 +55,8 @@ class FeatureConfig:
     history: int
     n_attributes: int
     d_embedding: int
+    n_user_attributes: int = 0
+    user_attribute_buckets: int = 1
 
     @classmethod
     def of(cls, model: Model) -> FeatureConfig:
@@ -76,14 +81,19 @@ class ItemFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """One batch. The user side has U rows: B in training, or 1 in a ranking, where one user meets B candidates."""
+    """One batch. Its items stand once each in a table of the batch; histories and candidates name them by row.
 
-    user: Tensor  # (U,)
-    history_items: Tensor  # (U, H) oldest first, 0 behind the last
-    history_attributes: Tensor  # (U, H, A)
+    So an item is embedded once, however many histories hold it. The user side has U rows: B in training, or 1 in a ranking,
+    where one user meets B candidates.
+    """
+
+    items: Tensor  # (R,) buckets, row 0 is padding
+    attributes: Tensor  # (R, A) buckets
+    user: Tensor  # (U,) buckets
+    user_attributes: Tensor  # (U, A_u) buckets
+    history: Tensor  # (U, H) rows of `items`, oldest first, 0 behind the last
     history_liked: Tensor  # (U, H) 0 padding, 1 disliked, 2 liked, 3 not said
-    item: Tensor  # (B,)
-    item_attributes: Tensor  # (B, A)
+    item: Tensor  # (B,) rows of `items`
 
     def to(self, device: torch.device | str) -> Features:
         """The same batch on a device."""
@@ -94,13 +104,12 @@ class Features:
         n = self.item.shape[0]
         if self.user.shape[0] == n:
             return self
-        return Features(
+        return replace(
+            self,
             user=self.user.expand(n),
-            history_items=self.history_items.expand(n, -1),
-            history_attributes=self.history_attributes.expand(n, -1, -1),
+            user_attributes=self.user_attributes.expand(n, -1),
+            history=self.history.expand(n, -1),
             history_liked=self.history_liked.expand(n, -1),
-            item=self.item,
-            item_attributes=self.item_attributes,
         )
 
 
@@ -114,8 +123,7 @@ class ItemTable:
     @classmethod
     def of(cls, items: Sequence[ItemFeatures], n_attributes: int) -> ItemTable:
         """A table with ``items[i]`` in row i + 1."""
-        padding = ItemFeatures(item=PAD, attributes=np.zeros(n_attributes, np.int32))
-        buckets, attributes = _stack([padding, *items])
+        buckets, attributes = _stack([_padding(n_attributes), *items])
         return cls(item=buckets, attributes=attributes)
 
 
@@ -161,56 +169,71 @@ def rank_features(
         config: Table sizes.
     """
     recent = history[-config.history :]
-    history_items = np.zeros((1, config.history), np.int64)
-    history_attributes = np.zeros((1, config.history, config.n_attributes), np.int64)
+    rows = np.zeros((1, config.history), np.int64)
+    rows[0, : len(recent)] = 1 + len(items) + np.arange(len(recent))
     history_liked = np.zeros((1, config.history), np.int64)
-    for column, entry in enumerate(recent):
-        known = lookup(entry.item)
-        history_items[0, column] = known.item
-        history_attributes[0, column] = known.attributes
-        history_liked[0, column] = LIKED_CODES[entry.liked]
-    buckets, attributes = _stack([lookup(item) for item in items], config.n_attributes)
+    history_liked[0, : len(recent)] = [LIKED_CODES[entry.liked] for entry in recent]
+    known = [lookup(item) for item in items] + [lookup(entry.item) for entry in recent]
+    buckets, attributes = _stack([_padding(config.n_attributes), *known])
     return Features(
+        items=buckets,
+        attributes=attributes,
         user=torch.tensor([hash_id(user, config.user_buckets)]),
-        history_items=torch.from_numpy(history_items),
-        history_attributes=torch.from_numpy(history_attributes),
+        user_attributes=torch.zeros((1, config.n_user_attributes), dtype=torch.long),
+        history=torch.from_numpy(rows),
         history_liked=torch.from_numpy(history_liked),
-        item=buckets,
-        item_attributes=attributes,
+        item=1 + torch.arange(len(items)),
     )
 
 
-def sample_features(user: Tensor, history: Tensor, history_liked: Tensor, item: Tensor, items: ItemTable) -> Features:
-    """Training samples with U = B: rows of the item table become buckets here, so that a sample set stays small.
+def sample_features(
+    user: Tensor, user_attributes: Tensor, history: Tensor, history_liked: Tensor, item: Tensor, items: ItemTable
+) -> Features:
+    """Training samples with U = B. A small item table goes with every batch as it is; of a large one only the rows in use.
 
     Args:
         user: (B,) user buckets.
+        user_attributes: (B, A_u) buckets.
         history: (B, H) rows of ``items``, 0 padding.
         history_liked: (B, H) codes.
         item: (B,) rows of ``items``.
         items: The table that the rows name.
     """
+    history, item = history.long(), item.long()
+    buckets, attributes = items.item, items.attributes
+    if len(buckets) > history.numel() + item.numel():
+        named = torch.cat([history.new_zeros(1), history.flatten(), item])  # row 0 first: it is the smallest, so it stays row 0
+        distinct, rows = torch.unique(named, return_inverse=True)  # (R,), (1 + B H + B,)
+        buckets, attributes = buckets[distinct], attributes[distinct]
+        history, item = rows[1 : 1 + history.numel()].view(history.shape), rows[1 + history.numel() :]
     return Features(
+        items=buckets,
+        attributes=attributes,
         user=user.long(),
-        history_items=items.item[history.long()],
-        history_attributes=items.attributes[history.long()],
+        user_attributes=user_attributes.long(),
+        history=history,
         history_liked=history_liked.long(),
-        item=items.item[item.long()],
-        item_attributes=items.attributes[item.long()],
+        item=item,
     )
 
 
 def join_batches(parts: Sequence[Features]) -> Features:
-    """Several batches as one, with U = B."""
+    """Several batches as one, with U = B; each brings its own item rows."""
     whole = [part.per_item() for part in parts]
-    return Features(**{field.name: torch.cat([getattr(part, field.name) for part in whole]) for field in fields(Features)})
+    starts = np.cumsum([0, *(len(part.items) for part in whole)]).tolist()
+    moved = [
+        replace(part, history=torch.where(part.history == 0, 0, part.history + start), item=part.item + start)
+        for part, start in zip(whole, starts, strict=False)
+    ]
+    return Features(**{field.name: torch.cat([getattr(part, field.name) for part in moved]) for field in fields(Features)})
 
 
-def _stack(items: Sequence[ItemFeatures], n_attributes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Buckets (B,) and attribute buckets (B, A). One concatenate: `np.stack` costs five times as much for 200 small rows."""
-    width = n_attributes if n_attributes is not None else len(items[0].attributes)
+def _padding(n_attributes: int) -> ItemFeatures:
+    return ItemFeatures(item=PAD, attributes=np.zeros(n_attributes, np.int32))
+
+
+def _stack(items: Sequence[ItemFeatures]) -> tuple[Tensor, Tensor]:
+    """Buckets (R,) and attribute buckets (R, A). One concatenate: `np.stack` costs five times as much for 200 small rows."""
     buckets = np.fromiter((item.item for item in items), np.int64, len(items))
-    if not items:
-        return torch.from_numpy(buckets), torch.zeros((0, width), dtype=torch.long)
-    attributes = np.concatenate([item.attributes for item in items]).reshape(len(items), width).astype(np.int64)
+    attributes = np.concatenate([item.attributes for item in items]).reshape(len(items), -1).astype(np.int64)
     return torch.from_numpy(buckets), torch.from_numpy(attributes)

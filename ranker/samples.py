@@ -43,6 +43,7 @@ class Samples:
 
     user: NDArray[np.int32]  # (B,) bucket
     user_number: NDArray[np.int32]  # (B,) one number per user id: for GAUC and splits, where buckets would collide
+    user_attributes: NDArray[np.int32]  # (B, A_u) buckets; A_u is 0 on a stream of interactions
     item: NDArray[np.int32]  # (B,) row of `items`
     history: NDArray[np.int32]  # (B, H) rows of `items`, oldest first, 0 padding
     history_liked: NDArray[np.int8]  # (B, H)
@@ -76,6 +77,7 @@ class Samples:
         return Batch(
             features=sample_features(
                 torch.from_numpy(self.user[index]),
+                torch.from_numpy(self.user_attributes[index]),
                 torch.from_numpy(self.history[index]),
                 torch.from_numpy(self.history_liked[index]),
                 torch.from_numpy(self.item[index]),
@@ -163,6 +165,7 @@ class SampleLog:
         return Samples(
             user=buckets[user_number],
             user_number=user_number.astype(np.int32),
+            user_attributes=np.zeros((len(log), config.n_user_attributes), np.int32),
             item=item_row,
             history=np.where(valid, item_row[history], 0).astype(np.int32),
             history_liked=np.where(valid, codes[history], 0).astype(np.int8),

@@ -20,28 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from ranker.backbones.base import Backbone
-from ranker.features import N_LIKED, PAD
+from ranker.backbones.dice import Dice
+from ranker.backbones.embedding import FeatureEmbedding
 
 if TYPE_CHECKING:
+    from ranker.backbones.embedding import Embedded
     from ranker.features import FeatureConfig, Features
 
 UNIT, HIDDEN_1, HIDDEN_2 = 36, 200, 80  # figure 2 of the paper
-EMBEDDING_STD = 0.05  # small: a bucket that was never trained says little
-
-
-class Dice(nn.Module):
-    """f(s) = p(s) s + (1 - p(s)) alpha s with p = sigmoid of the standardised s; running statistics in eval mode (equation 9)."""
-
-    def __init__(self, n_units: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(n_units, eps=1e-8, affine=False)
-        self.alpha = nn.Parameter(torch.zeros(n_units))
-
-    def forward(self, s: Tensor) -> Tensor:
-        """(B, h) -> (B, h)."""
-        p = torch.sigmoid(self.norm(s))  # (B, h)
-        gated: Tensor = s * (self.alpha + p * (1 - self.alpha))  # (B, h)
-        return gated
 
 
 class DIN(Backbone):
@@ -55,10 +41,7 @@ class DIN(Backbone):
     def __init__(self, config: FeatureConfig, d_aug: int) -> None:
         super().__init__()
         d = config.d_embedding
-        self.user = nn.Embedding(config.user_buckets, d, padding_idx=PAD, sparse=True)
-        self.item = nn.Embedding(config.item_buckets, d, padding_idx=PAD, sparse=True)
-        self.attribute = nn.EmbeddingBag(config.attribute_buckets, d, mode="mean", padding_idx=PAD, sparse=True)
-        self.liked = nn.Embedding(N_LIKED, d, padding_idx=PAD)
+        self.embedding = FeatureEmbedding(config)
         self.unit_query = nn.Linear(d, UNIT)
         self.unit_key = nn.Linear(d, UNIT, bias=False)
         self.unit_product = nn.Linear(d, UNIT, bias=False)
@@ -67,27 +50,23 @@ class DIN(Backbone):
         self.user_side = nn.Linear(d + d_aug, HIDDEN_1)
         self.item_side = nn.Linear(2 * d + d_aug, HIDDEN_1, bias=False)
         self.last = nn.Sequential(Dice(HIDDEN_1), nn.Linear(HIDDEN_1, HIDDEN_2), Dice(HIDDEN_2), nn.Linear(HIDDEN_2, 1))
-        for table in (self.user, self.item, self.attribute, self.liked):
-            nn.init.normal_(table.weight, std=EMBEDDING_STD)
-            with torch.no_grad():
-                table.weight[PAD].zero_()
 
     def forward(self, features: Features, user_vectors: Tensor, item_vectors: Tensor) -> Tensor:
         """See `Backbone.forward`."""
-        query, keys, weights = self._attend(features)
-        interest = (weights.unsqueeze(1) @ keys).squeeze(1)  # (B, 1, H) @ (B or 1, H, d) -> (B, d)
-        user = torch.cat([self.user(features.user), user_vectors], dim=1)  # (U, d + d_aug)
-        item = torch.cat([query, interest, item_vectors], dim=1)  # (B, 2 d + d_aug)
+        embedded = self.embedding(features)
+        weights = self._weights(embedded)  # (B, H)
+        interest = (weights.unsqueeze(1) @ embedded.history).squeeze(1)  # (B, 1, H) @ (B or 1, H, d) -> (B, d)
+        user = torch.cat([embedded.user, user_vectors], dim=1)  # (U, d + d_aug)
+        item = torch.cat([embedded.whole_item, interest, item_vectors], dim=1)  # (B, 2 d + d_aug)
         logits: Tensor = self.last(self.user_side(user) + self.item_side(item))  # (B, 1)
         return logits.squeeze(1)  # (B,)
 
     def attention(self, features: Features) -> Tensor:
         """See `Backbone.attention`; the weights as they are summed, not normalised."""
-        return self._attend(features)[2]
+        return self._weights(self.embedding(features))
 
-    def _attend(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
-        query = self._items(features.item, features.item_attributes)  # (B, d)
-        keys = self._items(features.history_items, features.history_attributes) + self.liked(features.history_liked)  # (U, H, d)
+    def _weights(self, embedded: Embedded) -> Tensor:
+        query, keys = embedded.whole_item, embedded.history  # (B, d), (U, H, d)
         # a linear layer over [q, k, q - k, q * k] is a sum of one layer each; q - k is absorbed by the first two
         hidden = self.unit_query(query).unsqueeze(1) + self.unit_key(keys)  # (B, H, h)
         if keys.shape[0] == 1:  # (q * k) W = q (k * W): one product with (d, H h) instead of (B, H, d)
@@ -96,10 +75,4 @@ class DIN(Backbone):
         else:
             hidden = hidden + self.unit_product(query.unsqueeze(1) * keys)  # (B, H, h)
         weights: Tensor = self.unit_weight(self.unit_activation(hidden)).squeeze(2)  # (B, H)
-        return query, keys, weights * (features.history_items != PAD)
-
-    def _items(self, ids: Tensor, attributes: Tensor) -> Tensor:
-        """Id + mean of attribute values: (..., ) and (..., A) -> (..., d)."""
-        values = self.attribute(attributes.flatten(0, -2)).view(*ids.shape, self.item.embedding_dim)  # (..., d)
-        embedded: Tensor = self.item(ids) + values  # (..., d)
-        return embedded
+        return weights * embedded.present

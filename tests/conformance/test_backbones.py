@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,17 @@ from ranker.crm import CRM, CRMConfig, build_optimizers
 from ranker.features import FeatureConfig, Features
 
 D_AUG = 4
-SIZES = FeatureConfig(user_buckets=50, item_buckets=60, attribute_buckets=20, history=5, n_attributes=3, d_embedding=8)
+N_ROWS = 40
+SIZES = FeatureConfig(
+    user_buckets=50,
+    item_buckets=60,
+    attribute_buckets=20,
+    history=5,
+    n_attributes=3,
+    d_embedding=8,
+    n_user_attributes=2,
+    user_attribute_buckets=8,
+)
 
 
 def crm_of(name: str, d_aug: int = D_AUG) -> CRM:
@@ -27,13 +39,18 @@ def batch_of(n: int, n_users: int, seed: int = 0) -> Features:
         return torch.randint(1, high, shape, generator=generator)
 
     there = torch.arange(SIZES.history) < torch.randint(0, SIZES.history + 1, (n_users, 1), generator=generator)
+    attributes = draw(SIZES.attribute_buckets, N_ROWS, SIZES.n_attributes)
+    attributes[0] = 0
+    attributes[1:4, 1:] = 0  # items with one attribute
+    attributes[4] = 0  # and one without
     return Features(
+        items=torch.cat([torch.zeros(1, dtype=torch.long), draw(SIZES.item_buckets, N_ROWS - 1)]),
+        attributes=attributes,
         user=draw(SIZES.user_buckets, n_users),
-        history_items=draw(SIZES.item_buckets, n_users, SIZES.history) * there,
-        history_attributes=draw(SIZES.attribute_buckets, n_users, SIZES.history, SIZES.n_attributes) * there.unsqueeze(2),
+        user_attributes=draw(SIZES.user_attribute_buckets, n_users, SIZES.n_user_attributes),
+        history=draw(N_ROWS, n_users, SIZES.history) * there,
         history_liked=draw(4, n_users, SIZES.history) * there,
-        item=draw(SIZES.item_buckets, n),
-        item_attributes=draw(SIZES.attribute_buckets, n, SIZES.n_attributes),
+        item=draw(N_ROWS, n),
     )
 
 
@@ -44,14 +61,14 @@ def vectors_of(n: int, n_users: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def one_of(features: Features, row: int) -> Features:
     user = row if features.user.shape[0] > 1 else 0
-    users, items = slice(user, user + 1), slice(row, row + 1)
-    return Features(
+    users = slice(user, user + 1)
+    return replace(
+        features,
         user=features.user[users],
-        history_items=features.history_items[users],
-        history_attributes=features.history_attributes[users],
+        user_attributes=features.user_attributes[users],
+        history=features.history[users],
         history_liked=features.history_liked[users],
-        item=features.item[items],
-        item_attributes=features.item_attributes[items],
+        item=features.item[row : row + 1],
     )
 
 
@@ -100,16 +117,9 @@ def test_score_of_an_item_in_a_batch_is_its_score_alone(name: str, n_users: int)
 def test_what_padding_holds_does_not_matter(name: str) -> None:
     crm = crm_of(name).eval()
     features = batch_of(6, 6)
-    padding = features.history_items == 0
+    padding = features.history == 0
     assert padding.any()
-    other = Features(
-        user=features.user,
-        history_items=features.history_items,
-        history_attributes=torch.where(padding.unsqueeze(2), 7, features.history_attributes),
-        history_liked=torch.where(padding, 2, features.history_liked),
-        item=features.item,
-        item_attributes=features.item_attributes,
-    )
+    other = replace(features, history_liked=torch.where(padding, 2, features.history_liked))
     torch.testing.assert_close(crm(other), crm(features))
     assert (crm.attention(features)[padding] == 0).all()
 
@@ -117,15 +127,25 @@ def test_what_padding_holds_does_not_matter(name: str) -> None:
 def test_the_history_counts(name: str) -> None:
     crm = crm_of(name).eval()
     features = batch_of(6, 1, seed=3)
-    nothing = Features(
-        user=features.user,
-        history_items=torch.zeros_like(features.history_items),
-        history_attributes=torch.zeros_like(features.history_attributes),
-        history_liked=torch.zeros_like(features.history_liked),
-        item=features.item,
-        item_attributes=features.item_attributes,
+    assert features.history.any()
+    nothing = replace(
+        features, history=torch.zeros_like(features.history), history_liked=torch.zeros_like(features.history_liked)
     )
     assert not torch.allclose(crm(features), crm(nothing))
+
+
+def test_attributes_of_the_user_count(name: str) -> None:
+    crm = crm_of(name).eval()
+    features = batch_of(6, 1, seed=3)
+    other = replace(features, user_attributes=features.user_attributes % 6 + 1)
+    assert not torch.allclose(crm(features), crm(other))
+
+
+def test_reads_no_user_attributes_where_there_are_none(name: str) -> None:
+    sizes = replace(SIZES, n_user_attributes=0, user_attribute_buckets=1)
+    crm = CRM(CRMConfig(backbone=name, features=sizes, d_aug=D_AUG)).eval()
+    features = replace(batch_of(6, 1), user_attributes=torch.zeros(1, 0, dtype=torch.long))
+    assert crm(features).shape == (6,)
 
 
 def test_gradients_reach_every_parameter(name: str) -> None:

@@ -64,14 +64,14 @@ def test_the_base_arm_has_no_hein(tmp_path) -> None:
 
 def test_a_step_keeps_version_hein_and_collection(tmp_path, joint: JointModel) -> None:
     first = save(tmp_path, joint)
-    before = joint.crm.state_dict()["backbone.item.weight"].clone()
+    before = joint.crm.state_dict()["backbone.embedding.item.weight"].clone()
     with torch.no_grad():
-        joint.crm.get_parameter("backbone.item.weight").add_(1)
+        joint.crm.get_parameter("backbone.embedding.item.weight").add_(1)
     second = save_step(tmp_path, joint.crm, first, step=1, metrics={}, n_samples=20)
     assert (second.version, second.step, second.collection, second.hein_sha256) == (1, 1, first.collection, first.hein_sha256)
-    assert torch.equal(load_crm(tmp_path, first).state_dict()["backbone.item.weight"], before)
-    assert not torch.equal(load_crm(tmp_path, second).state_dict()["backbone.item.weight"], before)
-    assert torch.equal(load_crm(tmp_path, as_trained(second)).state_dict()["backbone.item.weight"], before)
+    assert torch.equal(load_crm(tmp_path, first).state_dict()["backbone.embedding.item.weight"], before)
+    assert not torch.equal(load_crm(tmp_path, second).state_dict()["backbone.embedding.item.weight"], before)
+    assert torch.equal(load_crm(tmp_path, as_trained(second)).state_dict()["backbone.embedding.item.weight"], before)
     assert load_hein(tmp_path, second)
     assert read_manifest(tmp_path, 1) == second
 

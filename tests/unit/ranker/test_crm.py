@@ -20,12 +20,13 @@ def joint_of() -> JointModel:
 def batch_of(n: int) -> Features:
     generator = torch.Generator().manual_seed(0)
     return Features(
+        items=torch.arange(20),
+        attributes=torch.randint(0, 20, (20, 3), generator=generator),
         user=torch.randint(1, 50, (n,), generator=generator),
-        history_items=torch.randint(1, 60, (n, 5), generator=generator),
-        history_attributes=torch.randint(0, 20, (n, 5, 3), generator=generator),
+        user_attributes=torch.zeros(n, 0, dtype=torch.long),
+        history=torch.randint(1, 20, (n, 5), generator=generator),
         history_liked=torch.randint(1, 4, (n, 5), generator=generator),
-        item=torch.randint(1, 60, (n,), generator=generator),
-        item_attributes=torch.randint(0, 20, (n, 3), generator=generator),
+        item=torch.randint(1, 20, (n,), generator=generator),
     )
 
 

@@ -74,39 +74,56 @@ def test_ranking_reads_the_latest_history_oldest_first() -> None:
         HistoryItem(item="d"),
     ]
     features = rank_features("u", history, ["x", "y"], lookup, CONFIG)
-    assert features.history_items.tolist() == [[lookup(i).item for i in "bcd"]]
+    assert features.items[features.history].tolist() == [[lookup(i).item for i in "bcd"]]
     assert features.history_liked.tolist() == [[LIKED, DISLIKED, NOT_SAID]]
-    assert features.history_attributes[0, 0].tolist() == lookup("b").attributes.tolist()
-    assert features.item.tolist() == [lookup("x").item, lookup("y").item]
-    assert features.item_attributes.shape == (2, 4)
+    assert features.attributes[features.history][0, 0].tolist() == lookup("b").attributes.tolist()
+    assert features.items[features.item].tolist() == [lookup("x").item, lookup("y").item]
+    assert features.items[0] == 0
+    assert not features.attributes[0].any()
 
 
 def test_short_history_and_no_candidates_are_padded() -> None:
     features = rank_features("u", [HistoryItem(item="a", liked=True)], [], lookup, CONFIG)
-    assert features.history_items[0, 1:].tolist() == [0, 0]
+    assert features.history[0, 1:].tolist() == [0, 0]
     assert features.history_liked.tolist() == [[LIKED, 0, 0]]
     assert features.item.shape == (0,)
-    assert features.item_attributes.shape == (0, 4)
+    assert features.attributes.shape == (2, 4)
 
 
-def test_training_and_ranking_read_the_same() -> None:
+def test_no_history_and_no_candidates_leave_the_padding_row() -> None:
+    features = rank_features("u", [], [], lookup, CONFIG)
+    assert features.items.tolist() == [0]
+    assert not features.history.any()
+
+
+@pytest.mark.parametrize("n_others", [0, 100])
+def test_training_and_ranking_read_the_same(n_others: int) -> None:
     history = [HistoryItem(item="a", liked=True), HistoryItem(item="b")]
     ranked = rank_features("u", history, ["x"], lookup, CONFIG)
-    table = ItemTable.of([lookup(i) for i in "abx"], CONFIG.n_attributes)
+    table = ItemTable.of([lookup(i) for i in [*"abx", *map(str, range(n_others))]], CONFIG.n_attributes)
     trained = sample_features(
         torch.tensor([hash_id("u", CONFIG.user_buckets)]),
+        torch.zeros(1, 0, dtype=torch.int32),
         torch.tensor([[1, 2, 0]]),
         torch.tensor([[LIKED, NOT_SAID, 0]]),
         torch.tensor([3]),
         table,
     )
-    for name in ("user", "history_items", "history_attributes", "history_liked", "item", "item_attributes"):
+    assert len(trained.items) == 4  # of a large table only the rows in use
+    for name in ("user", "user_attributes", "history_liked"):
         assert torch.equal(getattr(ranked, name), getattr(trained, name)), name
+    for rows in ("history", "item"):
+        for values in ("items", "attributes"):
+            one, two = (getattr(features, values)[getattr(features, rows)] for features in (ranked, trained))
+            assert torch.equal(one, two), (rows, values)
 
 
 def test_batches_of_several_users_are_joined_with_a_user_row_per_item() -> None:
-    joined = join_batches([rank_features(u, [HistoryItem(item=u)], ["x", "y"], lookup, CONFIG) for u in ("u", "v")])
+    parts = [rank_features(u, [HistoryItem(item=u)], ["x", "y"], lookup, CONFIG) for u in ("u", "v")]
+    joined = join_batches(parts)
     assert joined.user.shape == (4,)
     assert joined.user[0] == joined.user[1] != joined.user[2]
-    assert joined.history_items.shape == (4, 3)
-    assert joined.item.shape == (4,)
+    assert joined.history.shape == (4, 3)
+    assert joined.items[joined.history][:, 0].tolist() == [lookup(i).item for i in "uuvv"]
+    assert not joined.history[:, 1:].any()
+    assert joined.items[joined.item].tolist() == [lookup(i).item for i in "xyxy"]

@@ -184,8 +184,8 @@ def test_a_state_holds_the_changed_rows_only(tmp_path: Path) -> None:
     learner.learn_many([impression(0)])
     learner.save(path, {})
     arrays = load_file(path)
-    assert 0 < len(arrays["weights.backbone.item.weight.rows"]) <= 11  # ten items and one of the history
-    assert len(arrays["weights.backbone.user.weight.rows"]) == 1
+    assert 0 < len(arrays["weights.backbone.embedding.item.weight.rows"]) <= 11  # ten items and one of the history
+    assert len(arrays["weights.backbone.embedding.user.weight.rows"]) == 1
     assert read_state(tmp_path / "none") is None
 
 

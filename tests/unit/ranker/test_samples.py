@@ -121,8 +121,9 @@ def test_items_are_read_with_their_last_attributes_and_unknown_ones_without() ->
     gone = ItemEvent(item="a", published_ms=2, removed=True)
     samples = log_of(old, new, gone, did("u", "a", 3), did("u", "b", 4)).build(CONFIG)
     batch = samples.batch(slice(None))
-    assert batch.features.item_attributes.count_nonzero(dim=1).tolist() == [2, 0]
-    assert batch.features.history_attributes[1, 0].tolist() == batch.features.item_attributes[0].tolist()
+    of_items = batch.features.attributes[batch.features.item]
+    assert of_items.count_nonzero(dim=1).tolist() == [2, 0]
+    assert batch.features.attributes[batch.features.history][1, 0].tolist() == of_items[0].tolist()
     assert batch.label.tolist() == [1, 1]
 
 
