@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class RekiError(Exception):
     """Base of every error that reki raises on purpose.
@@ -32,6 +34,10 @@ class RekiError(Exception):
         self.got = got
         self.wanted = wanted
         self.todo = todo
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Across a process border it stays what it is; the default would call it without the keywords."""
+        return partial(type(self), self.got, wanted=self.wanted, todo=self.todo), ()
 
 
 class SettingsError(RekiError):

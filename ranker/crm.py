@@ -125,14 +125,35 @@ class JointModel(nn.Module):
         return logits
 
 
-def build_optimizers(module: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Adam, lazy for large tables: only rows of the batch move, so a step costs the same for a table of any size."""
+def build_optimizers(
+    module: nn.Module,
+    learning_rate: float,
+    *,
+    hein_learning_rate: float | None = None,
+    hein_weight_decay: float = 0.0,
+) -> list[torch.optim.Optimizer]:
+    """Adam, lazy for large tables: only rows of the batch move, so a step costs the same for a table of any size.
+
+    Args:
+        module: What is trained.
+        learning_rate: Of everything.
+        hein_learning_rate: Of what stands under the name ``hein``, where it is another.
+        hein_weight_decay: Of the same, decoupled from the gradient (AdamW, arXiv 1711.05101).
+    """
     sparse = {
         id(table.weight) for table in module.modules() if isinstance(table, nn.Embedding | nn.EmbeddingBag) and table.sparse
     }
-    tables: list[nn.Parameter] = [p for p in module.parameters() if id(p) in sparse]
-    others: list[nn.Parameter] = [p for p in module.parameters() if id(p) not in sparse]
-    dense = torch.optim.Adam(others, lr=learning_rate, fused=True)  # one pass over the weights instead of ten
+    tables = [p for p in module.parameters() if id(p) in sparse]
+    hein = [p for name, p in module.named_parameters() if name.startswith("hein.")]
+    inside = {id(p) for p in hein}
+    others = [p for p in module.parameters() if id(p) not in sparse | inside]
+    groups = [
+        {"params": others, "lr": learning_rate},
+        {"params": hein, "lr": hein_learning_rate or learning_rate, "weight_decay": hein_weight_decay},
+    ]
+    dense = torch.optim.AdamW(
+        [g for g in groups if g["params"]], weight_decay=0.0, fused=True
+    )  # fused: one pass over the weights
     return [torch.optim.SparseAdam(tables, lr=learning_rate), dense] if tables else [dense]
 
 

@@ -159,18 +159,23 @@ def _fit(
             step += 1
             if step % every == 0 or step == n_steps:
                 mean = float(losses) / (step % every or every)
-                _check_loss(mean, step)
+                check_loss(mean, step)
                 losses.zero_()
                 if progress is not None:
                     progress(Progress(epoch=epoch, step=step, n_steps=n_steps, loss=mean))
 
 
-def _check_loss(loss: float, step: int) -> None:
+def check_loss(loss: float, step: int) -> None:
+    """Stop at a loss that is no number.
+
+    Raises:
+        TrainingError: It is NaN or infinite.
+    """
     if not np.isfinite(loss):
         raise TrainingError(
             f"a loss of {loss} at step {step}",
             wanted="a finite loss",
-            todo="lower train.learning_rate, or look for NaN in the knowledge vectors",
+            todo="lower the learning rate, or look for NaN in the knowledge vectors",
         )
 
 

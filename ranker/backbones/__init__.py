@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from contracts.errors import CheckpointError
+from ranker.backbones.autoint import AutoInt
 from ranker.backbones.base import Backbone
+from ranker.backbones.dcn import DCN
+from ranker.backbones.dcnv2 import DCNv2
+from ranker.backbones.deepfm import DeepFM
+from ranker.backbones.dien import DIEN
 from ranker.backbones.din import DIN
+from ranker.backbones.fibinet import FiBiNET
+from ranker.backbones.fignn import FiGNN
+from ranker.backbones.xdeepfm import XDeepFM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone"]
 
-BACKBONES: Final[dict[str, Callable[[FeatureConfig, int], Backbone]]] = {"din": DIN}
+BACKBONES: Final[dict[str, Callable[[FeatureConfig, int], Backbone]]] = {
+    "din": DIN,
+    "dien": DIEN,
+    "dcn": DCN,
+    "dcnv2": DCNv2,
+    "deepfm": DeepFM,
+    "xdeepfm": XDeepFM,
+    "autoint": AutoInt,
+    "fibinet": FiBiNET,
+    "fignn": FiGNN,
+}
 
 
 def build_backbone(name: str, config: FeatureConfig, d_aug: int) -> Backbone:

@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "knowledge": ("streams.cli.knowledge:command", "Import a language model's answers; export prompts."),
     "scenario": ("streams.cli.scenario:command", "List the scenarios; check a new one and see its prompts."),
     "train": ("streams.cli.train:command", "Train a new version of the model on the log."),
+    "evaluate": ("streams.cli.evaluate:command", "Compare models with and without knowledge, over seeds, with a report."),
     "models": ("streams.cli.models:command", "List the published model versions."),
     "rank": ("streams.cli.rank:command", "Ask for one ranking."),
     "schema": ("streams.cli.schema:command", "Print the JSON Schema of a topic's records."),

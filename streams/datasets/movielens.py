@@ -13,7 +13,7 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,16 +30,31 @@ _TITLE = re.compile(r"^(?P<title>.*?)\s*\((?P<year>\d{4})\)\s*$")
 _REFUSALS: Final = ("I'm sorry", "I am sorry", "Sorry", "I apologize", "As an AI")
 _MAX_SUMMARY: Final = 2_000
 _IMPORTED: Final = "imported"  # prompt_version: the prompts are not ours
+_PLACE: Final = "sas_pos"
+RATINGS: Final = ("ratings.csv.gz", "ratings.csv", "ratings.dat")  # the first that exists
+ITEM_TEXTS: Final = "items_llm_text.csv"
+USER_TEXTS: Final = "users_llm_text.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)
-class _Ratings:
+class UserText:
+    """What `users_llm_text.jsonl.gz` says of one user."""
+
+    user: int
+    factors: dict[str, str]
+    summary: str
+    used: NDArray[np.int32]  # the movies that the text was written from
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
     """Columns of the ratings in event-time order, (n,) each: 1M ratings take 20 MB, as dicts they would take 400."""
 
     user: NDArray[np.int32]
     movie: NDArray[np.int32]
     stars: NDArray[np.float32]
     at_s: NDArray[np.int64]
+    place: NDArray[np.int32] | None  # place in the user's own order (`sas_pos`), -1 where unknown; None without the column
 
     def first_rows(self) -> NDArray[np.int64]:
         """Row of each movie's first rating, ascending."""
@@ -65,7 +80,17 @@ class MovieLens:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._movies = _read_movies(need_file(folder, "movies.dat"))
-        self._ratings = _read_ratings(need_file(folder, "ratings.csv.gz", "ratings.csv", "ratings.dat"))
+        self._ratings = _read_ratings(need_file(folder, *RATINGS))
+
+    @property
+    def movies(self) -> Mapping[int, tuple[str, dict[str, tuple[str, ...]]]]:
+        """Title without year, and attributes, by movie id, in the order of the lines of `movies.dat`."""
+        return self._movies
+
+    @property
+    def ratings(self) -> Ratings:
+        """All ratings."""
+        return self._ratings
 
     def events(self, limit: int | None = None) -> Iterator[Event]:
         """Ratings in time order, each movie's item event just before its first one (``published_ms`` is that time)."""
@@ -86,11 +111,43 @@ class MovieLens:
 
     def imported(self) -> Iterator[Knowledge]:
         """The LLM texts found beside the ratings: of items (from their first rating on) and users (see the leak guard above)."""
-        items, users = self._folder / "items_llm_text.csv", self._folder / "users_llm_text.jsonl.gz"
-        if items.is_file():
-            yield from self._imported_items(items)
-        if users.is_file():
-            yield from self._imported_users(users)
+        if (self._folder / ITEM_TEXTS).is_file():
+            yield from self._imported_items()
+        if (self._folder / USER_TEXTS).is_file():
+            yield from self._imported_users()
+
+    def item_texts(self) -> Iterator[tuple[int, str]]:
+        """Movie id and LLM text of every movie that has one; refusals are no text.
+
+        Raises:
+            DatasetError: The file is missing or damaged.
+        """
+        file = need_file(self._folder, ITEM_TEXTS)
+        movies = list(self._movies)
+        with file.open(newline="", encoding="utf-8") as lines:
+            for i, row in enumerate(csv.DictReader(lines)):
+                text = (row.get("description") or "").strip()
+                if i >= len(movies):
+                    raise damaged(file, f"more rows than movies.dat has lines ({len(movies)})", "row i for line i of movies.dat")
+                if text and not text.startswith(_REFUSALS):
+                    yield movies[i], text[:_MAX_SUMMARY]
+
+    def user_texts(self) -> Iterator[UserText]:
+        """LLM texts of users, as the file has them.
+
+        Raises:
+            DatasetError: The file is missing or damaged.
+        """
+        file = need_file(self._folder, USER_TEXTS)
+        for number, line in enumerate(_gzip_lines(file), 1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+                factors = {str(k): str(v)[:_MAX_SUMMARY] for k, v in row["factors"].items()}
+                used = np.asarray(row["used_movie_ids"], dtype=np.int32)
+                text = UserText(int(row["user_id"]), factors, str(row["summary"])[:_MAX_SUMMARY], used)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise damaged(file, f"line {number} ({error!r})", "user_id, factors, summary, used_movie_ids") from error
+            yield text
 
     def demographics(self) -> dict[str, tuple[str, str, str]]:
         """Sex, lower end of the age band and occupation code by user, as `users.dat` has them."""
@@ -107,58 +164,45 @@ class MovieLens:
         title, attributes = self._movies[movie]
         return ItemEvent(item=str(movie), published_ms=at_ms, title=title, attributes=attributes)
 
-    def _imported_items(self, file: Path) -> Iterator[Knowledge]:
+    def _imported_items(self) -> Iterator[Knowledge]:
         rows = self._ratings.first_rows()
         first_s = dict(zip(self._ratings.movie[rows].tolist(), self._ratings.at_s[rows].tolist(), strict=True))
-        movies = list(self._movies)
-        with file.open(newline="", encoding="utf-8") as lines:
-            for i, row in enumerate(csv.DictReader(lines)):
-                text = (row.get("description") or "").strip()
-                if i >= len(movies):
-                    raise damaged(file, f"more rows than movies.dat has lines ({len(movies)})", "row i for line i of movies.dat")
-                if text and not text.startswith(_REFUSALS) and movies[i] in first_s:
-                    yield Knowledge(
-                        subject=item_subject(str(movies[i])),
-                        factors={},
-                        summary=text[:_MAX_SUMMARY],
-                        tier="individual",
-                        backend="batch",
-                        scenario=self.scenario,
-                        prompt_version=_IMPORTED,
-                        model=f"chatgpt ({file.name})",
-                        as_of_ms=first_s[movies[i]] * 1000,
-                    )
+        for movie, text in self.item_texts():
+            if movie in first_s:
+                model = f"chatgpt ({ITEM_TEXTS})"
+                yield imported_knowledge(item_subject(str(movie)), {}, text, model=model, as_of_ms=first_s[movie] * 1000)
 
-    def _imported_users(self, file: Path) -> Iterator[Knowledge]:
+    def _imported_users(self) -> Iterator[Knowledge]:
         ratings = self._ratings
         order = np.argsort(ratings.user, kind="stable")  # rows grouped by user, in time order inside
         users, starts = np.unique(ratings.user[order], return_index=True)
         ends = np.append(starts[1:], len(order))
         rows_of = {int(user): order[a:b] for user, a, b in zip(users, starts, ends, strict=True)}
-        for number, line in enumerate(_gzip_lines(file), 1):
-            try:
-                row: dict[str, Any] = json.loads(line)
-                user, used = int(row["user_id"]), np.asarray(row["used_movie_ids"], dtype=np.int32)
-                factors, summary = {str(k): str(v) for k, v in row["factors"].items()}, str(row["summary"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise damaged(file, f"line {number} ({error!r})", "user_id, factors, summary, used_movie_ids") from error
-            rows = rows_of.get(user)
+        for text in self.user_texts():
+            rows = rows_of.get(text.user)
             if rows is None:
                 continue
-            passed = rows[np.isin(ratings.movie[rows], used)]
-            if len(passed) < len(np.unique(used)):
+            passed = rows[np.isin(ratings.movie[rows], text.used)]
+            if len(passed) < len(np.unique(text.used)):
                 continue  # written from ratings that are not in this file: it cannot be said from when on it may be used
-            yield Knowledge(
-                subject=user_subject(str(user)),
-                factors={name: text[:_MAX_SUMMARY] for name, text in factors.items()},
-                summary=summary[:_MAX_SUMMARY],
-                tier="individual",
-                backend="batch",
-                scenario=self.scenario,
-                prompt_version=_IMPORTED,
-                model=f"assistant ({file.name})",
-                as_of_ms=int(ratings.at_s[passed].max()) * 1000 + 999,
-            )
+            as_of_ms = int(ratings.at_s[passed].max()) * 1000 + 999
+            subject, model = user_subject(str(text.user)), f"assistant ({USER_TEXTS})"
+            yield imported_knowledge(subject, text.factors, text.summary, model=model, as_of_ms=as_of_ms)
+
+
+def imported_knowledge(subject: str, factors: Mapping[str, str], summary: str, *, model: str, as_of_ms: int) -> Knowledge:
+    """A text that was written beforehand, as knowledge."""
+    return Knowledge(
+        subject=subject,
+        factors=dict(factors),
+        summary=summary,
+        tier="individual",
+        backend="batch",
+        scenario=MovieLens.scenario,
+        prompt_version=_IMPORTED,
+        model=model,
+        as_of_ms=as_of_ms,
+    )
 
 
 def _rows(file: Path, n_fields: int) -> Iterator[list[str]]:
@@ -182,23 +226,28 @@ def _read_movies(file: Path) -> dict[int, tuple[str, dict[str, tuple[str, ...]]]
     return movies
 
 
-def _read_ratings(file: Path) -> _Ratings:
+def _read_ratings(file: Path) -> Ratings:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     names = ("user_id", "movie_id", "rating", "timestamp")
     wanted = f"the columns {', '.join(names)}"
-    types = dict(zip(names, (pa.int32(), pa.int32(), pa.float32(), pa.int64()), strict=True))
+    types = dict(zip((*names, _PLACE), (pa.int32(), pa.int32(), pa.float32(), pa.int64(), pa.int32()), strict=True))
     read, parse = arrow_csv.ReadOptions(), arrow_csv.ParseOptions()
     if file.suffix == ".dat":  # `::` is `:` with an empty column between
         read = arrow_csv.ReadOptions(column_names=["user_id", "a", "movie_id", "b", "rating", "c", "timestamp"])
         parse = arrow_csv.ParseOptions(delimiter=":")
     try:
-        convert = arrow_csv.ConvertOptions(include_columns=list(names), column_types=types)
+        # the place is not in every form of the ratings; a column that is not there reads as nulls
+        convert = arrow_csv.ConvertOptions(include_columns=[*types], column_types=types, include_missing_columns=True)
         table = arrow_csv.read_csv(file, read, parse, convert)
+        if gaps := [name for name in names if table[name].null_count]:
+            raise damaged(file, f"no value in {', '.join(gaps)}", wanted)
         user, movie, stars, at_s = (table[name].to_numpy() for name in names)
         order = np.argsort(at_s, kind="stable")
-        return _Ratings(user[order], movie[order], stars[order], at_s[order])
+        has_place = table[_PLACE].null_count < len(table)
+        place = table[_PLACE].fill_null(-1).to_numpy()[order] if has_place else None
+        return Ratings(user[order], movie[order], stars[order], at_s[order], place)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise damaged(file, error, wanted) from error
 

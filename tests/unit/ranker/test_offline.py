@@ -57,7 +57,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
     assert one.metrics == two.metrics
     assert not torch.equal(
-        one.joint.state_dict()["crm.backbone.embedding.item.weight"], other.joint.state_dict()["crm.backbone.embedding.item.weight"]
+        one.joint.state_dict()["crm.backbone.embedding.item.weight"],
+        other.joint.state_dict()["crm.backbone.embedding.item.weight"],
     )
 
 

@@ -1,0 +1,91 @@
+"""How a model is trained in an evaluation: every number of it in one record, which travels in the result of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+from contracts.errors import SettingsError
+from ranker.evaluation.results import Task
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Size = Annotated[float, msgspec.Meta(ge=0)]
+LearningRate = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hyperparameters of one run. The defaults are the shapes of the authors' code, and no regularisation.
+
+    Args:
+        batch: Samples (ctr) or lists (rerank) of a step.
+        together: Samples of one user that stand together in a batch. 1 shuffles every sample alone; more makes a batch hold fewer
+            users, and HEIN runs once per user.
+        epochs: At most.
+        patience: Epochs without a better validation score after which training ends.
+        learning_rate: Adam, of the backbone.
+        hein_learning_rate: Adam, of HEIN.
+        hein_weight_decay: Of HEIN, decoupled (AdamW).
+        decay: Factor on both rates after each epoch.
+        d_embedding: Size of an embedding.
+        d_hidden: Hidden units of an expert.
+        d_aug: Size of an augmented vector.
+        n_shared: Experts of both streams.
+        n_dedicated: Experts of each stream alone.
+        user_dropout: Rate at which numbers of a user's encoder vector are dropped in training.
+        item_dropout: The same of an item's.
+        expert_dropout: Rate at which hidden units of the experts are dropped.
+        user_default_rate: Rate at which a user's augmented vector becomes the default vector in training.
+        user_noise: Standard deviation of noise on a user's encoder vector; at 1 the noise is as long as the vector.
+        bias_penalty: Of the bias that each training user has of his own in training, and nobody in testing; 0: there is none.
+    """
+
+    batch: Positive = 512
+    together: Positive = 8
+    epochs: Positive = 4
+    patience: Positive = 1
+    learning_rate: LearningRate = 1e-3
+    hein_learning_rate: LearningRate = 1e-3
+    hein_weight_decay: Size = 0.0
+    decay: LearningRate = 1.0
+    d_embedding: Positive = 32
+    d_hidden: Positive = 128
+    d_aug: Positive = 32
+    n_shared: Annotated[int, msgspec.Meta(ge=0)] = 2
+    n_dedicated: Annotated[int, msgspec.Meta(ge=0)] = 5
+    user_dropout: Rate = 0.0
+    item_dropout: Rate = 0.0
+    expert_dropout: Rate = 0.0
+    user_default_rate: Rate = 0.0
+    user_noise: Size = 0.0
+    bias_penalty: Size = 0.0
+
+    def changed(self, given: Mapping[str, str | float | int]) -> Recipe:
+        """The same with other numbers.
+
+        Args:
+            given: By name, numbers or texts of them.
+
+        Raises:
+            SettingsError: A name is unknown or a number out of its range.
+        """
+        try:
+            merged: Recipe = msgspec.convert(self.as_dict() | given, Recipe, strict=False)
+        except msgspec.ValidationError as error:
+            names = ", ".join(Recipe.__struct_fields__)
+            raise SettingsError(
+                f"recipe {dict(given)}: {error}", wanted=f"numbers for {names}", todo="correct --recipe"
+            ) from error
+        return merged
+
+    def as_dict(self) -> dict[str, float | int | str]:
+        """All numbers by name."""
+        return msgspec.structs.asdict(self)
+
+
+RECIPES: Final[Mapping[Task, Recipe]] = {"ctr": Recipe(), "rerank": Recipe(batch=64, together=1, epochs=10)}
+
+ARM_RECIPES: Final[Mapping[Task, Mapping[str, Mapping[str, float | int]]]] = {"ctr": {}, "rerank": {}}
+"""What an arm's recipe changes, chosen on validation users."""

@@ -1,0 +1,373 @@
+"""MovieLens under the paper's protocol, from tiny raw files to cached columns and vectors."""
+
+import gzip
+import json
+import os
+import random
+import time
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from contracts.errors import DatasetError, SettingsError, VectorError
+from fakes.text_encoder import HashEncoder
+from ranker.evaluation.arms import ARMS, SOURCES, arm_knowledge
+from ranker.evaluation.columns import arm_columns
+from ranker.evaluation.task import PARTS
+from ranker.features import DISLIKED, LIKED
+from streams.datasets import prepared
+from streams.datasets.paper_protocol import PaperProtocol
+from streams.datasets.prepared import Prepared
+
+N_USERS, N_MOVIES = 20, 60
+DATA = Path(os.environ.get("REKI_DATA", Path(__file__).parents[4] / "shared" / "data"))
+
+
+def _rated(seed=3):
+    """(user, movie, stars, second) in each user's order; several in the same second."""
+    draw = random.Random(seed)
+    rows = []
+    for user in range(1, N_USERS + 1):
+        movies = draw.sample(range(1, N_MOVIES + 1), draw.randint(12, 50))
+        times = sorted(draw.randint(1_000, 1_020) for _ in movies)
+        rows += [(user, movie, draw.randint(1, 5), at) for movie, at in zip(movies, times, strict=True)]
+    return rows
+
+
+@cache
+def _sequences():
+    return {user: [row for row in _rated() if row[0] == user] for user in range(1, N_USERS + 1)}
+
+
+def _n_prefix(user):
+    return 30 if len(_sequences()[user]) > 30 else 10
+
+
+def _write_ratings(folder, rows):
+    lines = [f"{user},{movie},{stars},{at},exact,{place}" for (user, movie, stars, at), place in rows]
+    text = "user_id,movie_id,rating,timestamp,ts_kind,sas_pos\n" + "\n".join(lines)
+    (folder / "ratings.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _write_users(folder, used):
+    rows = [
+        {"user_id": user, "factors": {"genre": f"taste {user}"}, "summary": f"likes {user}", "used_movie_ids": movies}
+        for user, movies in used.items()
+    ]
+    (folder / "users_llm_text.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    genres = ("Drama", "Comedy|Drama", "War")
+    (raw / "movies.dat").write_text("".join(f"{n}::Film {n} ({1980 + n})::{genres[n % 3]}\n" for n in range(1, N_MOVIES + 1)))
+    (raw / "users.dat").write_text("".join(f"{n}::{'FM'[n % 2]}::25::{n % 4}::1\n" for n in range(1, N_USERS + 1)))
+    rows = [(row, place) for rows in _sequences().values() for place, row in enumerate(rows)]
+    random.Random(1).shuffle(rows)  # the places alone say the order
+    _write_ratings(raw, rows)
+    texts = ["id,title,genre,description"] + [f"{n},t,g,{'I am sorry' if n == 4 else f'Plot {n}'}" for n in range(N_MOVIES)]
+    (raw / "items_llm_text.csv").write_text("\n".join(texts))
+    _write_users(raw, {user: [row[1] for row in rows[: _n_prefix(user)]] for user, rows in _sequences().items()})
+    users = list(range(1, N_USERS + 1))
+    random.Random(1234).shuffle(users)
+    (raw / "kar_begin_index.json").write_text(json.dumps({str(user): _n_prefix(user) for user in users}))
+    return raw
+
+
+@pytest.fixture
+def make(folder, tmp_path):
+    return lambda: Prepared(PaperProtocol(folder), tmp_path / "cache")
+
+
+def _same(one, other):
+    for field in fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        assert type(a) is type(b), field.name
+        if isinstance(a, np.ndarray):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+            assert (a == b).all(), field.name
+        else:
+            assert a == b, field.name
+
+
+def test_every_interaction_behind_the_prefix_is_a_sample_with_what_was_before_it(folder):
+    task = PaperProtocol(folder).task()
+    seen = 0
+    for number, user in enumerate(task.users):
+        rows = _sequences()[int(user)]
+        n = _n_prefix(int(user))
+        own = np.flatnonzero(task.user == number)
+        assert task.position[own].tolist() == list(range(n, len(rows)))
+        seen += len(own)
+        assert task.n_prefix[number] == n
+        assert [task.items[row - 1] for row in task.prefix[number, :n]] == [str(row[1]) for row in rows[:n]]
+        assert not task.prefix[number, n:].any()
+        assert task.prefix_liked[number, :n].tolist() == [LIKED if row[2] > 3 else DISLIKED for row in rows[:n]]
+        for sample, (_, movie, stars, at) in zip(own, rows[n:], strict=True):
+            before = rows[max(0, task.position[sample] - 30) : task.position[sample]]
+            padding = [0] * (30 - len(before))
+            assert (task.items[task.item[sample] - 1], task.label[sample], task.event_ms[sample]) == (
+                str(movie), float(stars > 3), at * 1000,
+            )  # fmt: skip
+            assert task.history[sample].tolist() == [int(row[1]) for row in before] + padding  # row n is line n of movies.dat
+            assert task.history_liked[sample].tolist() == [LIKED if row[2] > 3 else DISLIKED for row in before] + padding
+    assert seen == len(task) == sum(len(rows) - _n_prefix(user) for user, rows in _sequences().items())
+
+
+def test_the_split_is_the_published_one_and_validation_is_a_tenth_of_the_training_users(folder):
+    task = PaperProtocol(folder).task()
+    order = list(json.loads((folder / "kar_begin_index.json").read_text()))
+    parts = dict(zip(task.users, task.part_of_user.tolist(), strict=True))
+    assert [parts[user] for user in order[18:]] == [PARTS.index("test")] * 2
+    assert sorted(parts[user] for user in order[:18]) == [PARTS.index("train")] * 16 + [PARTS.index("validation")] * 2
+    assert set(task.user[task.part("test")]) == {task.users.index(user) for user in order[18:]}
+
+
+def test_without_the_file_the_same_rule_gives_the_same_columns(folder):
+    with_file = PaperProtocol(folder).task()
+    (folder / "kar_begin_index.json").unlink()
+    without = PaperProtocol(folder).task()
+    assert without.data_hash != with_file.data_hash
+    assert (without.part_of_user == with_file.part_of_user).all()
+    assert (without.history == with_file.history).all()
+
+
+def test_unknown_places_go_by_time_then_movie_and_without_the_column_by_time_then_file(folder):
+    rows = [row for rows in _sequences().values() for row in rows]
+    first = rows[0][0], [(movie, 4, 7) for movie in (9, 3, 5)]  # before all others, of one second, in this order in the file
+    early = [(first[0], *row) for row in first[1]]
+    rest = [row for row in rows if row[0] != first[0] or row[1] not in {9, 3, 5}]
+    places = {}
+    placed = [(row, places.setdefault(row[0], []).append(row) or len(places[row[0]]) - 1) for row in rest]
+    _write_ratings(folder, [*placed, *((row, "") for row in early)])
+    task = PaperProtocol(folder).task()
+    assert [task.items[row - 1] for row in task.prefix[0, :3]] == ["3", "5", "9"]
+    lines = [f"{user}::{movie}::{stars}::{at}\n" for user, movie, stars, at in [*rest, *early]]
+    (folder / "ratings.csv.gz").unlink()
+    (folder / "ratings.dat").write_text("".join(lines))
+    task = PaperProtocol(folder).task()
+    assert [task.items[row - 1] for row in task.prefix[0, :3]] == ["9", "3", "5"]
+
+
+def test_a_rated_movie_that_is_not_listed_stands_behind_the_others(folder):
+    lines = (folder / "movies.dat").read_text().splitlines(keepends=True)
+    (folder / "movies.dat").write_text("".join(line for line in lines if not line.startswith("7::")))
+    task = PaperProtocol(folder).task()
+    assert (task.items[-1], task.titles[-1], task.attributes[-1]) == ("7", "7", {"text": ("missing",)})
+    assert len(task.items) == N_MOVIES
+
+
+def test_texts_are_what_the_stream_would_encode(folder):
+    """If this fails because texts have changed for good, `paper_protocol.VERSION` must go up, or old vectors would be read."""
+    raw = PaperProtocol(folder)
+    task = raw.task()
+    said = {source: raw.texts(source, task) for source in SOURCES}
+    assert said["metadata"].texts[0] == "Film 1 (1981), genres Comedy, Drama"
+    assert said["attributes"].texts[0] == "Film 1\ngenre: Comedy, Drama\nperiod_and_country: 1980s"
+    assert said["knowledge-items"].texts[:2] == ("Plot 0", "Plot 1")
+    assert said["knowledge-users"].texts[0] == "likes 1\ngenre: taste 1"
+    assert "liked Film" in said["attributes-users"].texts[0]
+    assert {source: (len(one.texts), one.n_missing) for source, one in said.items()} == {
+        "metadata": (N_MOVIES, 0),
+        "attributes": (N_MOVIES, 0),
+        "attributes-users": (N_USERS, 0),
+        "knowledge-items": (N_MOVIES, 1),
+        "knowledge-users": (N_USERS, 0),
+    }
+    with pytest.raises(SettingsError, match="'gossip'"):
+        raw.texts("gossip", task)
+
+
+def test_a_user_text_that_saw_more_or_less_than_the_prefix_is_left_out(folder):
+    used = {user: [row[1] for row in rows[: _n_prefix(user)]] for user, rows in _sequences().items()}
+    used[2] = used[2][:-1]
+    used[3] = [*used[3], _sequences()[3][_n_prefix(3)][1]]
+    used[99] = [1]
+    _write_users(folder, used)
+    raw = PaperProtocol(folder)
+    said = raw.texts("knowledge-users", raw.task())
+    assert (said.n_leaking, said.n_missing, said.texts[1], said.texts[2]) == (2, 2, "", "")
+
+
+def test_a_cached_task_equals_a_fresh_one_and_reads_nothing_but_to_hash(folder, make, monkeypatch):
+    fresh = PaperProtocol(folder).task()
+    _same(make().task(), fresh)
+    monkeypatch.setattr(PaperProtocol, "task", lambda _: pytest.fail("built again"))
+    cached = make().task()
+    _same(cached, fresh)
+    assert not cached.history.flags.owndata  # a view of the file
+
+
+def test_changed_raw_files_are_prepared_again(folder, make):
+    before = make().task()
+    (folder / "users.dat").write_text((folder / "users.dat").read_text().replace("::25::", "::35::"))
+    after = make().task()
+    assert before.data_hash != after.data_hash
+    assert after.demographics[0] == (("sex", "M"), ("age", "35"), ("occupation", "1"))
+
+
+def test_vectors_stand_in_the_tasks_order_and_are_encoded_once(folder, make):
+    encoder = HashEncoder()
+    raw = PaperProtocol(folder)
+    told = []
+    vectors = make().vectors(list(SOURCES), encoder, lambda *progress: told.append(progress))
+    for source, matrix in vectors.items():
+        texts = raw.texts(source, raw.task()).texts
+        wanted = [encoder.vector(text) if text else np.zeros(encoder.dim) for text in texts]
+        assert matrix == pytest.approx(np.array(wanted))
+    assert ("knowledge-items", N_MOVIES - 1, N_MOVIES - 1) in told
+    n_encoded = len(encoder.encoded)
+    again = make().vectors(list(SOURCES), encoder)
+    assert len(encoder.encoded) == n_encoded
+    assert all((again[source] == vectors[source]).all() for source in SOURCES)
+    other = HashEncoder(name="fake-hash")  # another encoder whose folder would have the same name but for its hash
+    make().vectors(["metadata"], other)
+    assert other.encoded
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(make, monkeypatch):
+    monkeypatch.setattr(prepared, "CHUNK", 10)
+    encoder = HashEncoder()
+    encoder.fail_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        make().vectors(["metadata"], encoder)
+    first = list(encoder.encoded)
+    assert len(first) == 30
+    encoder.fail_after, encoder.encoded = None, []
+    vectors = make().vectors(["metadata"], encoder)["metadata"]
+    assert len(encoder.encoded) == N_MOVIES - 30
+    assert set(first).isdisjoint(encoder.encoded)
+    assert vectors == pytest.approx(HashEncoder().encode([f"Film {n} ({1980 + n}), genres {g}" for n, g in _genres()]))
+
+
+def _genres():
+    return [(n, ("Drama", "Comedy, Drama", "War")[n % 3]) for n in range(1, N_MOVIES + 1)]
+
+
+def test_what_a_killed_process_left_unfinished_goes(make, tmp_path):
+    name = f"ml-1m-{make().task().data_hash}"
+    made = tmp_path / "cache" / name
+    left = tmp_path / "cache" / f".unfinished-{name}-x"
+    left.mkdir()
+    (left / "samples.arrow").write_text("half")
+    encoder = HashEncoder()
+    make().vectors(["metadata"], encoder)
+    assert not left.exists()
+    assert sorted(path.name for path in made.rglob("*") if path.is_file()) == [
+        "items.arrow", "metadata.npy", "samples.arrow", "users.arrow",
+    ]  # fmt: skip
+
+
+def test_a_second_process_waits_for_the_first(make, tmp_path):
+    """The lock of the first is held here; the second is told to give up when it would wait."""
+    one = make()
+    (tmp_path / "cache").mkdir()
+    waited = []
+
+    class Waiting(FileLock):
+        def acquire(self, *args, **options):
+            if options.get("timeout") != 0:
+                waited.append(self.lock_file)
+                held.release()
+            return super().acquire(*args, **options)
+
+    held = FileLock(tmp_path / "cache" / f"ml-1m-{PaperProtocol(tmp_path / 'raw').data_hash}.lock")
+    held.acquire()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "FileLock", Waiting)
+        assert len(one.task()) > 0
+    assert len(waited) == 1
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_broken_vectors_are_refused_and_not_kept(make, tmp_path, spoil, said):
+    encoder = HashEncoder()
+    encoder.spoil = spoil
+    with pytest.raises(VectorError, match=said):
+        make().vectors(["metadata"], encoder)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_vectors_of_another_size_than_the_encoder_says_are_refused(make):
+    encoder = HashEncoder()
+    encoder.vector = lambda _: np.ones(5, np.float32)
+    with pytest.raises(VectorError, match=r"shape \(60, 5\)"):
+        make().vectors(["metadata"], encoder)
+
+
+def test_a_damaged_cache_says_what_to_do(make, tmp_path):
+    encoder = HashEncoder()
+    make().vectors(["metadata"], encoder)
+    (vectors,) = (tmp_path / "cache").rglob("metadata.npy")
+    vectors.write_bytes(b"")
+    with pytest.raises(DatasetError, match="delete the file"):
+        make().vectors(["metadata"], encoder)
+    (columns,) = (tmp_path / "cache").rglob("users.arrow")
+    columns.write_bytes(columns.read_bytes()[:100])
+    with pytest.raises(DatasetError, match="delete the folder"):
+        make().task()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("movies.dat", None, r"no movies\.dat"),
+        ("users.dat", None, r"no users\.dat"),
+        ("ratings.csv.gz", None, r"no ratings\.csv\.gz"),
+        ("kar_begin_index.json", b"[]", "for each user id"),
+        ("kar_begin_index.json", b"{", "for each user id"),
+        ("kar_begin_index.json", b'{"1": 31}', "31 for user 1"),
+        ("kar_begin_index.json", b'{"1": 10}', "nothing about user 2 and 18 more"),
+        ("ratings.csv.gz", gzip.compress(b"user_id,movie_id,rating,timestamp\n1,1,,9\n"), "no value in rating"),
+        ("ratings.csv.gz", gzip.compress(b"user_id,movie_id,rating,timestamp\n1,1,4,9\n"), "behind the prefixes"),
+    ],
+)
+def test_files_that_are_missing_or_wrong_are_named(folder, make, name, content, said):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=said):
+        make().task()
+
+
+@pytest.mark.parametrize("name", ["items_llm_text.csv", "users_llm_text.jsonl.gz"])
+def test_texts_that_are_not_there_are_missed_only_by_their_source(folder, make, name):
+    (folder / name).unlink()
+    encoder = HashEncoder()
+    make().vectors(["metadata", "attributes-users"], encoder)
+    with pytest.raises(DatasetError, match=f"no {name}"):
+        make().vectors(["knowledge-items", "knowledge-users"], encoder)
+
+
+@pytest.mark.parametrize("name", list(ARMS))
+def test_every_arm_reads_cached_columns(make, name):
+    arm = ARMS[name]
+    task = make().task()
+    knowledge = arm_knowledge(arm, task, make().vectors(arm.sources, HashEncoder()))
+    samples = arm_columns(task, arm, knowledge, d_embedding=4).samples(task.part("train"))
+    batch = samples.batch(np.arange(32))  # tensors of memory-mapped, read-only columns would warn
+    assert batch.features.history.shape == (32, arm.history)
+    assert batch.label.shape == (32,)
+
+
+def test_ml_1m_itself(tmp_path):
+    folder = DATA / "ml-1m"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set REKI_DATA to the folder that holds ml-1m")
+    raw = PaperProtocol(folder)
+    task = Prepared(raw, tmp_path).task()
+    start = time.process_time()  # of this process: what else runs on the machine does not count
+    task = Prepared(raw, tmp_path).task()
+    assert time.process_time() - start < 2
+    assert {part: (len(task.part(part)), int((task.part_of_user == n).sum())) for n, part in enumerate(PARTS)} == {
+        "train": (669_927, 4_892), "validation": (80_443, 544), "test": (84_819, 604),
+    }  # fmt: skip
+    said = raw.texts("knowledge-users", task)
+    assert (said.n_missing, said.n_leaking) == (0, 0)  # so the order is that from which the texts were written
+    assert raw.texts("knowledge-items", task).n_missing == 94
