@@ -98,10 +98,13 @@ class Hein(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on the encoder vector, in training")
 
 
+Backbone = Literal["din", "dien", "dcn", "dcnv2", "deepfm", "xdeepfm", "autoint", "fibinet", "fignn"]
+
+
 class Model(Section):
     """The ranking model (CRM)."""
 
-    backbone: Literal["din"] = Field("din", description="which ranking model")
+    backbone: Backbone = Field("din", description="which ranking model (docs/models.md)")
     d_embedding: Positive = Field(32, description="size of an id embedding")
     hash_buckets: Positive = Field(65_536, description="rows of the user and of the item embedding table")
     history: Positive = Field(20, description="H: interactions of a user that the model reads")

@@ -119,8 +119,8 @@ class JointModel(nn.Module):
             item_rows: (B,) rows of ``matrix``, 0 where the item has no knowledge.
             matrix: (N, d_text) encoder vectors; row 0 stands for missing and is never read.
         """
-        users = None if self.hein is None else _augment(self.hein, user_rows, matrix, "user")  # (B, d_aug)
-        items = None if self.hein is None else _augment(self.hein, item_rows, matrix, "item")  # (B, d_aug)
+        users = None if self.hein is None else augment_rows(self.hein, user_rows, matrix, "user")  # (B, d_aug)
+        items = None if self.hein is None else augment_rows(self.hein, item_rows, matrix, "item")  # (B, d_aug)
         logits: Tensor = self.crm(features, users, items)  # (B,)
         return logits
 
@@ -157,7 +157,18 @@ def build_optimizers(
     return [torch.optim.SparseAdam(tables, lr=learning_rate), dense] if tables else [dense]
 
 
-def _augment(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:
+def augment_rows(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:
+    """Augmented vectors of rows of a matrix, each distinct row once.
+
+    Args:
+        hein: The network.
+        rows: (B,) rows of ``matrix``, 0 where there is no knowledge.
+        matrix: (N, d_text) encoder vectors; row 0 stands for missing and is never read.
+        stream: Whose they are.
+
+    Returns:
+        (B, d_aug), zeros for row 0.
+    """
     distinct, inverse = torch.unique(rows, return_inverse=True)  # (R,), (B,)
     augmented: Tensor = hein(matrix[distinct], stream) * (distinct != 0).unsqueeze(1)  # (R, d_aug), zeros where missing
     return augmented[inverse]  # (B, d_aug)

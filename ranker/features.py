@@ -186,7 +186,7 @@ def rank_features(
     )
 
 
-def sample_features(
+def sample_features(  # noqa: PLR0913,PLR0917 - the columns of a sample
     user: Tensor, user_attributes: Tensor, history: Tensor, history_liked: Tensor, item: Tensor, items: ItemTable
 ) -> Features:
     """Training samples with U = B. A small item table goes with every batch as it is; of a large one only the rows in use.

@@ -86,4 +86,6 @@ def _average_precision(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _ratio(part: Floats, whole: NDArray[Any]) -> NDArray[np.float64]:
     """Quotients of two columns, 0 where the second is 0."""
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    out = np.zeros(len(part))
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out

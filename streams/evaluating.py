@@ -1,7 +1,7 @@
 """An evaluation from end to end: prepare the data, run what is not done yet in some processes, write the report.
 
-A run is one process's work of a minute or so on one thread: so runs, not threads, are what the cores share. Each finished run is a file,
-and a killed evaluation goes on behind the last one.
+A run is a minute or so of one thread, so runs, not threads, are what the cores share. Each finished run is a file, and a killed
+evaluation goes on behind the last one.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from contracts.ports import Matrix
+    from ranker.evaluation.comparison import RunKey
     from ranker.evaluation.origin import Origin
     from ranker.evaluation.recipe import Recipe
     from ranker.evaluation.report import Report
-    from ranker.evaluation.run_folder import RunKey
     from ranker.evaluation.task import EvaluationTask
 
 PROTOCOLS: Final = {"ml-1m": PaperProtocol}
@@ -164,7 +164,7 @@ def _prepared(asked: Evaluation) -> Prepared:
 
 def _recipe(asked: Evaluation, arm: str) -> Recipe:
     chosen = ARM_RECIPES[asked.task].get(arm, {})
-    return RECIPES[asked.task].changed(chosen | asked.changes)
+    return RECIPES[asked.task].changed({**chosen, **asked.changes})
 
 
 def _spec(key: RunKey, recipe: Recipe) -> RunSpec:
@@ -221,11 +221,13 @@ def _listening(told: queue.Queue[tuple[str, float] | None], watcher: Watcher) ->
         thread.join()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Worker:
-    """What a worker process holds; set once by `_start`."""
-
     shared: _Shared
     tell: Callable[[str, float], None]
+
+
+_WORKER: list[_Worker] = []  # of this process: one after `_start`, none in the process that evaluates
 
 
 def _start(shared: _Shared, told: queue.Queue[tuple[str, float] | None], parent: int) -> None:
@@ -237,10 +239,10 @@ def _start(shared: _Shared, told: queue.Queue[tuple[str, float] | None], parent:
             os._exit(1)
         told.put((name, done))
 
-    _Worker.shared, _Worker.tell = shared, staticmethod(tell)  # type: ignore[assignment] - set once per process
+    _WORKER.append(_Worker(shared=shared, tell=tell))
 
 
 def _work(spec: RunSpec) -> RunResult:
-    name = f"{spec.backbone} {spec.arm} {spec.seed}"
-    shared = _Worker.shared
-    return run(spec, shared.data, shared.vectors, shared.origin, lambda done: _Worker.tell(name, done))
+    worker, name = _WORKER[0], f"{spec.backbone} {spec.arm} {spec.seed}"
+    shared = worker.shared
+    return run(spec, shared.data, shared.vectors, shared.origin, lambda done: worker.tell(name, done))

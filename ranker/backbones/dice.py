@@ -1,4 +1,4 @@
-"""Dice, the activation of DIN and DIEN: PReLU whose border follows the data (Zhou et al., KDD 2018, arXiv 1706.06978, equation 9)."""
+"""Dice, the activation of DIN and DIEN: a PReLU whose border follows the data (arXiv 1706.06978, equation 9)."""
 
 from __future__ import annotations
 

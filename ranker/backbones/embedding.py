@@ -1,7 +1,7 @@
 """From a batch of buckets to vectors: the part that all backbones and re-rankers share.
 
-An item is the embedding of its id plus the mean of those of its attribute values; an item in a history adds what the user said of it.
-Each item of a batch is embedded once, whoever names it.
+An item is the embedding of its id plus the mean of those of its attribute values; an item in a history adds what the user said
+of it. Each item of a batch is embedded once, whoever names it.
 
 Shapes: B candidates or samples, U users (B or 1), H history, R items of a batch, A attributes, d embedding.
 """
@@ -63,6 +63,7 @@ class FeatureEmbedding(nn.Module):
         values = self.attribute(features.attributes)  # (R, d)
         history = functional.embedding(features.history, ids + values)  # (U, H, d)
         user = self.user(features.user)  # (U, d)
+        present = features.history != PAD  # (U, H)
         if self.user_attribute is not None:
             user = user + self.user_attribute(features.user_attributes)  # (U, d)
         return Embedded(
@@ -70,8 +71,8 @@ class FeatureEmbedding(nn.Module):
             item=functional.embedding(features.item, ids),
             attributes=functional.embedding(features.item, values),
             history=history + self.liked(features.history_liked),
-            present=features.history != PAD,
-            liked=features.history_liked > DISLIKED,
+            present=present,
+            liked=present & (features.history_liked > DISLIKED),
         )
 
 

@@ -18,6 +18,7 @@ from ranker.backbones.base import Backbone
 from ranker.backbones.embedding import FeatureEmbedding
 
 if TYPE_CHECKING:
+    from ranker.backbones.embedding import Embedded
     from ranker.features import FeatureConfig, Features
 
 N_CONVENTIONAL: Final = 5  # user, liked, disliked, item, attributes
@@ -40,7 +41,7 @@ class PooledBackbone(Backbone):
     def conventional(self, features: Features) -> list[Tensor]:
         """The five conventional fields, (B, d) each."""
         embedded = self.embedding(features)
-        user_side = [embedded.user, *_pooled(embedded.history, embedded.present, embedded.liked)]  # (U, d) each
+        user_side = [embedded.user, *_pooled(embedded)]  # (U, d) each
         n = embedded.item.shape[0]
         return [*(one.expand(n, -1) for one in user_side), embedded.item, embedded.attributes]  # (B, d) each
 
@@ -55,7 +56,8 @@ class PooledBackbone(Backbone):
         return present.expand(features.item.shape[0], -1)  # (B, H)
 
 
-def _pooled(history: Tensor, present: Tensor, liked: Tensor) -> tuple[Tensor, Tensor]:
-    weights = torch.stack([present & liked, present & ~liked], dim=1) / history.shape[1]  # (U, 2, H)
+def _pooled(embedded: Embedded) -> tuple[Tensor, Tensor]:
+    history = embedded.history  # (U, H, d)
+    weights = torch.stack([embedded.liked, embedded.present & ~embedded.liked], dim=1) / history.shape[1]  # (U, 2, H)
     both = weights.to(history.dtype) @ history  # (U, 2, H) @ (U, H, d) -> (U, 2, d)
     return both[:, 0], both[:, 1]

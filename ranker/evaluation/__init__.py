@@ -1,1 +1,1 @@
-"""Honest evaluation: the same training with and without knowledge, with controls, over seeds, and a report that says what holds."""
+"""Evaluation: the same training with and without knowledge, with controls, over seeds, and a report that says what holds."""

@@ -1,4 +1,4 @@
-"""Re-ranking as a problem for the training loop: a re-ranker and an arm, on lists of the training users, scored on unseen ones."""
+"""Re-ranking as a problem for the training loop: a re-ranker and an arm, trained on lists, scored on those of unseen users."""
 
 from __future__ import annotations
 

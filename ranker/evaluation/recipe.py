@@ -72,7 +72,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             SettingsError: A name is unknown or a number out of its range.
         """
         try:
-            merged: Recipe = msgspec.convert(self.as_dict() | given, Recipe, strict=False)
+            merged: Recipe = msgspec.convert({**self.as_dict(), **given}, Recipe, strict=False)
         except msgspec.ValidationError as error:
             names = ", ".join(Recipe.__struct_fields__)
             raise SettingsError(

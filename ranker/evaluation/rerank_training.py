@@ -12,7 +12,7 @@ Shapes: L lists, K places, H history, N rows of knowledge, d_text encoder vector
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.errors import DatasetError
+from ranker.crm import augment_rows
 from ranker.features import sample_features
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class ListSamples:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(L, K), False at empty places."""
-        return self.index != NOBODY
+        taken: NDArray[np.bool_] = self.index != NOBODY
+        return taken
 
     @property
     def label(self) -> NDArray[np.float32]:
@@ -160,13 +162,6 @@ class JointReranker(nn.Module):
         items = None if self.hein is None else augment_rows(self.hein, batch.item_rows, matrix, "item")  # (L K, d_aug)
         logits: Tensor = self.reranker(batch.features, users, items, batch.initial, batch.present)  # (L, K)
         return logits
-
-
-def augment_rows(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user", "item"]) -> Tensor:
-    """Augmented vectors of rows (B,) of the matrix, (B, d_aug): each distinct row once, zeros for row 0."""
-    distinct, inverse = torch.unique(rows, return_inverse=True)  # (R,), (B,)
-    augmented: Tensor = hein(matrix[distinct], stream) * (distinct != 0).unsqueeze(1)  # (R, d_aug)
-    return augmented[inverse]
 
 
 def list_loss(logits: Tensor, label: Tensor, present: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one run of an evaluation says, and the file that it lies in: one JSON file per run, so that a killed evaluation resumes."""
+"""What one run of an evaluation says: the record that lies in one JSON file per run, so that a killed evaluation resumes."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""One run of an evaluation, from prepared data to its result. The same in every process: it reads no setting and writes no file."""
+"""One run of an evaluation, from prepared data to its result. It reads no setting and writes no file: the same in any process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ranker.evaluation.origin import Origin
     from ranker.evaluation.recipe import Recipe
     from ranker.evaluation.task import EvaluationTask
-
-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +143,7 @@ def initial_result(data: EvaluationTask, origin: Origin) -> RunResult:
 def _gates(hein: HEIN, columns: ArmColumns, matrix: torch.Tensor) -> dict[str, list[float]]:
     """Mean gate weight of each expert, shared ones first, over the test users and all items that have a vector."""
     users = columns.knowledge.user_rows[columns.task.user[columns.task.part("test")]]
-    found = {}
+    found: dict[str, list[float]] = {}
     for stream, rows in zip(STREAMS, (users, columns.knowledge.item_rows), strict=True):
         distinct = torch.unique(torch.from_numpy(rows[rows != 0]).long())
         if len(distinct):

@@ -1,4 +1,4 @@
-"""The training loop of an evaluation, the same for every model, arm and task: epochs, validation after each, the best weights kept."""
+"""The training loop of an evaluation, the same for every model, arm and task: validation after each epoch, the best one kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -84,7 +85,7 @@ def fit(problem: Problem, recipe: Recipe, seed: int, progress: Callable[[float],
     best_epoch, best_weights, n_steps = 0, problem.module.state_dict(), 0
     for epoch in range(recipe.epochs):
         batches = problem.batches(draw)
-        loss, train_s = _epoch(problem, optimizers, batches, lambda done, at=epoch: _tell(progress, (at + done) / recipe.epochs))
+        loss, train_s = _epoch(problem, optimizers, batches, partial(_tell, progress, recipe.epochs, epoch))
         n_steps += len(batches)
         problem.module.eval()
         epochs.append(EpochResult(loss=loss, validation=problem.quality("validation"), train_s=train_s))
@@ -98,7 +99,7 @@ def fit(problem: Problem, recipe: Recipe, seed: int, progress: Callable[[float],
                 group["lr"] *= recipe.decay
     problem.module.load_state_dict(best_weights)
     problem.module.eval()
-    _tell(progress, 1.0)
+    _tell(progress, 1, 0, 1.0)
     return Fitted(epochs=epochs, best_epoch=best_epoch, train_s=sum(one.train_s for one in epochs), n_steps=n_steps)
 
 
@@ -126,6 +127,6 @@ def _epoch(
     return float(total) / max(len(batches), 1), time.perf_counter() - started
 
 
-def _tell(progress: Callable[[float], None] | None, done: float) -> None:
+def _tell(progress: Callable[[float], None] | None, n_epochs: int, epoch: int, done: float) -> None:
     if progress is not None:
-        progress(done)
+        progress((epoch + done) / n_epochs)

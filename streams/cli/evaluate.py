@@ -65,6 +65,7 @@ def rerank(**options: Any) -> None:
 
 def _evaluate(  # noqa: PLR0913 - one parameter an option
     task: Task,
+    *,
     dataset: str,
     path: Path,
     backbones: str | None,
@@ -73,7 +74,6 @@ def _evaluate(  # noqa: PLR0913 - one parameter an option
     out: Path | None,
     jobs: int | None,
     changes: tuple[str, ...],
-    *,
     as_json: bool,
 ) -> None:
     settings = load_settings()

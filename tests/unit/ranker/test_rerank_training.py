@@ -66,9 +66,7 @@ def test_lists_are_put_into_their_initial_order_and_read_at_their_earliest_sampl
         np.array([[0.1, 0.3, 0.2], [0.1, np.nan, 0.4], [0.5, 0.5, 9.0]]),
     )
     assert lists.index.tolist() == [[3, 4, 5], [7, 8, NOBODY], [13, 12, NOBODY]]
-    assert lists.initial.tolist() == pytest.approx(
-        np.array([[0.3, 0.2, 0.1], [0.4, 0.1, 0.0], [0.5, 0.5, 0.0]], np.float32).tolist()
-    )
+    np.testing.assert_allclose(lists.initial, [[0.3, 0.2, 0.1], [0.4, 0.1, 0.0], [0.5, 0.5, 0.0]], rtol=1e-6)
     assert lists.earliest.tolist() == [3, 7, 12]  # of samples of one moment the lower row
     assert lists.label.tolist() == [[*samples.label[3:6]], [*samples.label[7:9], 0], [samples.label[13], samples.label[12], 0]]
 
