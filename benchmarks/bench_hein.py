@@ -73,7 +73,8 @@ def rows_per_s(network: nn.Module, n_rows: int, seconds: float, *, fused: bool) 
 def _tenth_percentile(step: Callable[[], None], seconds: float) -> float:
     for _ in range(WARM_UP_STEPS):
         step()
-    taken, end = [], time.perf_counter() + seconds
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken) < MIN_STEPS:
         started = time.thread_time()
         step()

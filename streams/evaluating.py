@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -37,6 +36,7 @@ from streams.wiring import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from multiprocessing.queues import Queue
 
     from contracts.ports import Matrix
     from ranker.evaluation.comparison import RunKey
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from ranker.evaluation.report import Report
     from ranker.evaluation.task import EvaluationTask
 
+    Told = Queue[tuple[str, float] | None]  # name of a run and the part of it that is done; None ends the listening
+
 PROTOCOLS: Final = {"ml-1m": PaperProtocol}
 """The data sets that have an evaluation protocol, by name."""
-
-_STEPS: Final = 100  # in which a run's progress is told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,17 +181,16 @@ def _run_all(specs: Sequence[RunSpec], jobs: int, shared: _Shared, folder: RunFo
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     errors: list[RekiError] = []
-    with context.Manager() as manager:
-        told = manager.Queue()
-        with (
-            _listening(told, watcher),
-            ProcessPoolExecutor(min(jobs, len(specs)), context, initializer=_start, initargs=(shared, told, os.getpid())) as pool,
-        ):
-            for future in as_completed([pool.submit(_work, spec) for spec in specs]):
-                result = _result(future, errors)
-                if result is not None:
-                    folder.save(result)
-                    watcher.finished(result)
+    told: Told = context.Queue()
+    with (
+        _listening(told, watcher),
+        ProcessPoolExecutor(min(jobs, len(specs)), context, initializer=_start, initargs=(shared, told)) as pool,
+    ):
+        for future in as_completed([pool.submit(_work, spec) for spec in specs]):
+            result = _result(future, errors)
+            if result is not None:
+                folder.save(result)
+                watcher.finished(result)
     if errors:
         raise errors[0]
 
@@ -205,7 +204,7 @@ def _result(future: Future[RunResult], errors: list[RekiError]) -> RunResult | N
 
 
 @contextmanager
-def _listening(told: queue.Queue[tuple[str, float] | None], watcher: Watcher) -> Iterator[None]:
+def _listening(told: Told, watcher: Watcher) -> Iterator[None]:
     """A thread that passes on what the workers tell."""
 
     def listen() -> None:
@@ -230,16 +229,19 @@ class _Worker:
 _WORKER: list[_Worker] = []  # of this process: one after `_start`, none in the process that evaluates
 
 
-def _start(shared: _Shared, told: queue.Queue[tuple[str, float] | None], parent: int) -> None:
+def _start(shared: _Shared, told: Told) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
+    _WORKER.append(_Worker(shared=shared, tell=lambda name, done: told.put((name, done))))
 
-    def tell(name: str, done: float) -> None:
-        if os.getppid() != parent:  # the evaluation was killed: nobody waits for this run
-            os._exit(1)
-        told.put((name, done))
 
-    _WORKER.append(_Worker(shared=shared, tell=tell))
+def _end_with_the_parent() -> None:
+    """Wait for the evaluation to end. A pool tells its workers so, unless it was killed: then nobody waits for their runs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(spec: RunSpec) -> RunResult:

@@ -44,12 +44,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     batch: Positive = 512
     together: Positive = 8
-    epochs: Positive = 4
+    epochs: Positive = 3
     patience: Positive = 1
     learning_rate: LearningRate = 1e-3
     hein_learning_rate: LearningRate = 1e-3
     hein_weight_decay: Size = 0.0
-    decay: LearningRate = 1.0
+    decay: LearningRate = 0.5
     d_embedding: Positive = 32
     d_hidden: Positive = 128
     d_aug: Positive = 32

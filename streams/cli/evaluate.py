@@ -31,6 +31,7 @@ _OPTIONS = (
     ),
     click.option("--jobs", type=click.IntRange(min=1), help="Runs at the same time, a thread each; all cores if not given."),
     click.option("--recipe", "changes", multiple=True, metavar="NAME=VALUE", help="Another hyperparameter, for every arm."),
+    click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder of prepared data. [the user's cache]"),
     click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON."),
 )
 
@@ -74,6 +75,7 @@ def _evaluate(  # noqa: PLR0913 - one parameter an option
     out: Path | None,
     jobs: int | None,
     changes: tuple[str, ...],
+    cache: Path | None,
     as_json: bool,
 ) -> None:
     settings = load_settings()
@@ -91,6 +93,7 @@ def _evaluate(  # noqa: PLR0913 - one parameter an option
         out=out or Path("evaluation") / f"{task}-{dataset}",
         jobs=jobs or os.cpu_count() or 1,
         changes=_changes(changes),
+        cache=cache,
         command=shlex.join(["reki", *sys.argv[1:]]),
     )
     with shown() as watcher:

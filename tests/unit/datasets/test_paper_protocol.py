@@ -3,10 +3,8 @@
 import gzip
 import json
 import os
-import random
 import time
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from contracts.errors import DatasetError, SettingsError, VectorError
+from fakes.movielens_files import N_MOVIES, N_USERS, n_prefix, sequences, write_movielens, write_ratings, write_users
 from fakes.text_encoder import HashEncoder
 from ranker.evaluation.arms import ARMS, SOURCES, arm_knowledge
 from ranker.evaluation.columns import arm_columns
@@ -23,61 +22,12 @@ from streams.datasets import prepared
 from streams.datasets.paper_protocol import PaperProtocol
 from streams.datasets.prepared import Prepared
 
-N_USERS, N_MOVIES = 20, 60
 DATA = Path(os.environ.get("REKI_DATA", Path(__file__).parents[4] / "shared" / "data"))
-
-
-def _rated(seed=3):
-    """(user, movie, stars, second) in each user's order; several in the same second."""
-    draw = random.Random(seed)
-    rows = []
-    for user in range(1, N_USERS + 1):
-        movies = draw.sample(range(1, N_MOVIES + 1), draw.randint(12, 50))
-        times = sorted(draw.randint(1_000, 1_020) for _ in movies)
-        rows += [(user, movie, draw.randint(1, 5), at) for movie, at in zip(movies, times, strict=True)]
-    return rows
-
-
-@cache
-def _sequences():
-    return {user: [row for row in _rated() if row[0] == user] for user in range(1, N_USERS + 1)}
-
-
-def _n_prefix(user):
-    return 30 if len(_sequences()[user]) > 30 else 10
-
-
-def _write_ratings(folder, rows):
-    lines = [f"{user},{movie},{stars},{at},exact,{place}" for (user, movie, stars, at), place in rows]
-    text = "user_id,movie_id,rating,timestamp,ts_kind,sas_pos\n" + "\n".join(lines)
-    (folder / "ratings.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
-
-
-def _write_users(folder, used):
-    rows = [
-        {"user_id": user, "factors": {"genre": f"taste {user}"}, "summary": f"likes {user}", "used_movie_ids": movies}
-        for user, movies in used.items()
-    ]
-    (folder / "users_llm_text.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    genres = ("Drama", "Comedy|Drama", "War")
-    (raw / "movies.dat").write_text("".join(f"{n}::Film {n} ({1980 + n})::{genres[n % 3]}\n" for n in range(1, N_MOVIES + 1)))
-    (raw / "users.dat").write_text("".join(f"{n}::{'FM'[n % 2]}::25::{n % 4}::1\n" for n in range(1, N_USERS + 1)))
-    rows = [(row, place) for rows in _sequences().values() for place, row in enumerate(rows)]
-    random.Random(1).shuffle(rows)  # the places alone say the order
-    _write_ratings(raw, rows)
-    texts = ["id,title,genre,description"] + [f"{n},t,g,{'I am sorry' if n == 4 else f'Plot {n}'}" for n in range(N_MOVIES)]
-    (raw / "items_llm_text.csv").write_text("\n".join(texts))
-    _write_users(raw, {user: [row[1] for row in rows[: _n_prefix(user)]] for user, rows in _sequences().items()})
-    users = list(range(1, N_USERS + 1))
-    random.Random(1234).shuffle(users)
-    (raw / "kar_begin_index.json").write_text(json.dumps({str(user): _n_prefix(user) for user in users}))
-    return raw
+    return write_movielens(tmp_path / "raw")
 
 
 @pytest.fixture
@@ -100,8 +50,8 @@ def test_every_interaction_behind_the_prefix_is_a_sample_with_what_was_before_it
     task = PaperProtocol(folder).task()
     seen = 0
     for number, user in enumerate(task.users):
-        rows = _sequences()[int(user)]
-        n = _n_prefix(int(user))
+        rows = sequences()[int(user)]
+        n = n_prefix(int(user))
         own = np.flatnonzero(task.user == number)
         assert task.position[own].tolist() == list(range(n, len(rows)))
         seen += len(own)
@@ -117,7 +67,7 @@ def test_every_interaction_behind_the_prefix_is_a_sample_with_what_was_before_it
             )  # fmt: skip
             assert task.history[sample].tolist() == [int(row[1]) for row in before] + padding  # row n is line n of movies.dat
             assert task.history_liked[sample].tolist() == [LIKED if row[2] > 3 else DISLIKED for row in before] + padding
-    assert seen == len(task) == sum(len(rows) - _n_prefix(user) for user, rows in _sequences().items())
+    assert seen == len(task) == sum(len(rows) - n_prefix(user) for user, rows in sequences().items())
 
 
 def test_the_split_is_the_published_one_and_validation_is_a_tenth_of_the_training_users(folder):
@@ -139,13 +89,13 @@ def test_without_the_file_the_same_rule_gives_the_same_columns(folder):
 
 
 def test_unknown_places_go_by_time_then_movie_and_without_the_column_by_time_then_file(folder):
-    rows = [row for rows in _sequences().values() for row in rows]
+    rows = [row for rows in sequences().values() for row in rows]
     first = rows[0][0], [(movie, 4, 7) for movie in (9, 3, 5)]  # before all others, of one second, in this order in the file
     early = [(first[0], *row) for row in first[1]]
     rest = [row for row in rows if row[0] != first[0] or row[1] not in {9, 3, 5}]
     places = {}
     placed = [(row, places.setdefault(row[0], []).append(row) or len(places[row[0]]) - 1) for row in rest]
-    _write_ratings(folder, [*placed, *((row, "") for row in early)])
+    write_ratings(folder, [*placed, *((row, "") for row in early)])
     task = PaperProtocol(folder).task()
     assert [task.items[row - 1] for row in task.prefix[0, :3]] == ["3", "5", "9"]
     lines = [f"{user}::{movie}::{stars}::{at}\n" for user, movie, stars, at in [*rest, *early]]
@@ -185,11 +135,11 @@ def test_texts_are_what_the_stream_would_encode(folder):
 
 
 def test_a_user_text_that_saw_more_or_less_than_the_prefix_is_left_out(folder):
-    used = {user: [row[1] for row in rows[: _n_prefix(user)]] for user, rows in _sequences().items()}
+    used = {user: [row[1] for row in rows[: n_prefix(user)]] for user, rows in sequences().items()}
     used[2] = used[2][:-1]
-    used[3] = [*used[3], _sequences()[3][_n_prefix(3)][1]]
+    used[3] = [*used[3], sequences()[3][n_prefix(3)][1]]
     used[99] = [1]
-    _write_users(folder, used)
+    write_users(folder, used)
     raw = PaperProtocol(folder)
     said = raw.texts("knowledge-users", raw.task())
     assert (said.n_leaking, said.n_missing, said.texts[1], said.texts[2]) == (2, 2, "", "")
