@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from contracts.errors import VectorError
 from ranker.backbones import build_backbone
@@ -171,4 +172,4 @@ def augment_rows(hein: HEIN, rows: Tensor, matrix: Tensor, stream: Literal["user
     """
     distinct, inverse = torch.unique(rows, return_inverse=True)  # (R,), (B,)
     augmented: Tensor = hein(matrix[distinct], stream) * (distinct != 0).unsqueeze(1)  # (R, d_aug), zeros where missing
-    return augmented[inverse]  # (B, d_aug)
+    return functional.embedding(inverse, augmented)  # (B, d_aug); its gradient is cheaper than that of indexing

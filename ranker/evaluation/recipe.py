@@ -39,12 +39,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         expert_dropout: Rate at which hidden units of the experts are dropped.
         user_default_rate: Rate at which a user's augmented vector becomes the default vector in training.
         user_noise: Standard deviation of noise on a user's encoder vector; at 1 the noise is as long as the vector.
-        bias_penalty: Of the bias that each training user has of his own in training, and nobody in testing; 0: there is none.
     """
 
     batch: Positive = 512
     together: Positive = 8
-    epochs: Positive = 3
+    epochs: Positive = 4
     patience: Positive = 1
     learning_rate: LearningRate = 1e-3
     hein_learning_rate: LearningRate = 1e-3
@@ -60,7 +59,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     expert_dropout: Rate = 0.0
     user_default_rate: Rate = 0.0
     user_noise: Size = 0.0
-    bias_penalty: Size = 0.0
 
     def changed(self, given: Mapping[str, str | float | int]) -> Recipe:
         """The same with other numbers.
@@ -85,7 +83,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return msgspec.structs.asdict(self)
 
 
-RECIPES: Final[Mapping[Task, Recipe]] = {"ctr": Recipe(), "rerank": Recipe(batch=64, together=1, epochs=10)}
+RECIPES: Final[Mapping[Task, Recipe]] = {"ctr": Recipe(), "rerank": Recipe(batch=64, together=1)}
 
-ARM_RECIPES: Final[Mapping[Task, Mapping[str, Mapping[str, float | int]]]] = {"ctr": {}, "rerank": {}}
-"""What an arm's recipe changes, chosen on validation users."""
+_WEAK: Final = {"user_dropout": 0.3, "item_dropout": 0.2}
+_STRONG: Final = {"user_dropout": 0.7, "item_dropout": 0.3}
+_OF_ARMS: Final[Mapping[str, Mapping[str, float | int]]] = {
+    "random": _STRONG,
+    "metadata": _WEAK,
+    "attributes": _STRONG,
+    "item-knowledge": _WEAK,
+    "item-knowledge-disliked": _WEAK,  # as its sister; not tuned
+    "knowledge": _STRONG,
+}
+ARM_RECIPES: Final[Mapping[Task, Mapping[str, Mapping[str, float | int]]]] = {"ctr": _OF_ARMS, "rerank": _OF_ARMS}
+"""What an arm's recipe changes: the best of six for each, by AUC of validation users under DIN (benchmarks/tune_ctr.py prints the
+table, docs/results/tuning.md keeps it). Re-ranking takes what CTR prediction chose. A text written about a user, or a random
+vector, tells users apart, and the network learns their levels by heart; it takes more dropout than a mean of item vectors."""

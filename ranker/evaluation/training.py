@@ -15,6 +15,7 @@ import torch
 from ranker.crm import build_optimizers
 from ranker.evaluation.results import EpochResult
 from ranker.offline import check_loss
+from ranker.precision import fast_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +86,8 @@ def fit(problem: Problem, recipe: Recipe, seed: int, progress: Callable[[float],
     best_epoch, best_weights, n_steps = 0, problem.module.state_dict(), 0
     for epoch in range(recipe.epochs):
         batches = problem.batches(draw)
-        loss, train_s = _epoch(problem, optimizers, batches, partial(_tell, progress, recipe.epochs, epoch))
+        with fast_products():
+            loss, train_s = _epoch(problem, optimizers, batches, partial(_tell, progress, recipe.epochs, epoch))
         n_steps += len(batches)
         problem.module.eval()
         epochs.append(EpochResult(loss=loss, validation=problem.quality("validation"), train_s=train_s))
