@@ -88,6 +88,9 @@ class Extract(Section):
     max_answer_tokens: Positive = Field(400, description="bound on one answer")
 
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Hein(Section):
     """The hybrid-expert network."""
 
@@ -95,7 +98,8 @@ class Hein(Section):
     d_aug: Positive = Field(32, description="size of an augmented vector")
     n_shared: Positive = Field(2, description="experts shared by users and items")
     n_dedicated: Positive = Field(5, description="experts of each stream alone")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on the encoder vector, in training")
+    user_dropout: Rate = Field(0.5, description="on a user's encoder vector, in training; texts about users are learnt by heart")
+    item_dropout: Rate = Field(0.2, description="on an item's encoder vector, in training")
 
 
 Backbone = Literal["din", "dien", "dcn", "dcnv2", "deepfm", "xdeepfm", "autoint", "fibinet", "fignn"]

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from contracts.errors import DatasetError, RekiError
-from hein.network import HEIN, HeinConfig
+from hein.network import HEIN, HeinConfig, StreamRegularisation, training_precision
+from hein.processor import read_processor
 from ranker.crm import CRM, CRMConfig, JointModel, build_optimizers
+from ranker.precision import fast_products
 from ranker.quality import quality
 
 if TYPE_CHECKING:
@@ -71,9 +73,10 @@ def build_joint(settings: Settings, d_text: int, *, base: bool = False) -> Joint
         d_aug=sizes.d_aug,
         n_shared=sizes.n_shared,
         n_dedicated=sizes.n_dedicated,
-        dropout=sizes.dropout,
+        user=StreamRegularisation(dropout=sizes.user_dropout),
+        item=StreamRegularisation(dropout=sizes.item_dropout),
     )
-    return JointModel(crm, HEIN(config))
+    return JointModel(crm, HEIN(config, training_precision(read_processor())))
 
 
 def train_offline(
@@ -107,7 +110,8 @@ def train_offline(
         torch.manual_seed(settings.train.seed)
         joint = build_joint(settings, matrix.shape[1], base=base)
         vectors = torch.from_numpy(matrix)
-        _fit(joint, training, vectors, settings, progress)
+        with fast_products():
+            _fit(joint, training, vectors, settings, progress)
     joint.eval()
     metrics = {} if len(held_out) == 0 else quality(held_out.user_number, held_out.label, predict(joint, held_out, vectors))
     return TrainedVersion(joint=joint, metrics=metrics, n_samples=len(training))

@@ -16,7 +16,7 @@ import torch
 @contextmanager
 def fast_products() -> Iterator[None]:
     """While it lasts, float32 products of this process go to oneDNN."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] - the stubs of torch 2.13 lack it
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # the stubs of torch 2.13 lack it
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

@@ -66,6 +66,7 @@ class Evaluation:
         jobs: Processes.
         changes: Hyperparameters other than the recipes', by name.
         command: As typed, for the report.
+        notes: Markdown, put at the end of the report.
         cache: Folder of prepared data; None: the user's cache.
     """
 
@@ -79,6 +80,7 @@ class Evaluation:
     jobs: int
     changes: Mapping[str, str]
     command: str
+    notes: str = ""
     cache: Path | None = None
 
 
@@ -143,7 +145,8 @@ def evaluate(asked: Evaluation, encoder_settings: Encoder, watcher: Watcher) -> 
         watcher.started(len(keys), len(keys) - len(missing))
         specs = [_spec(key, recipes[key.arm]) for key in missing]
         _run_all(specs, asked.jobs, _Shared(data=data, vectors=vectors, origin=origin), folder, watcher)
-        return write_report(folder.path, folder.results(), planned=folder.planned(), command=asked.command)
+        runs = folder.results()
+        return write_report(folder.path, runs, planned=folder.planned(), command=asked.command, notes=asked.notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -32,6 +32,7 @@ _OPTIONS = (
     click.option("--jobs", type=click.IntRange(min=1), help="Runs at the same time, a thread each; all cores if not given."),
     click.option("--recipe", "changes", multiple=True, metavar="NAME=VALUE", help="Another hyperparameter, for every arm."),
     click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder of prepared data. [the user's cache]"),
+    click.option("--notes", type=click.File(encoding="utf-8"), help="Markdown file whose text ends the report."),
     click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON."),
 )
 
@@ -76,6 +77,7 @@ def _evaluate(  # noqa: PLR0913 - one parameter an option
     jobs: int | None,
     changes: tuple[str, ...],
     cache: Path | None,
+    notes: TextIO | None,
     as_json: bool,
 ) -> None:
     settings = load_settings()
@@ -94,6 +96,7 @@ def _evaluate(  # noqa: PLR0913 - one parameter an option
         jobs=jobs or os.cpu_count() or 1,
         changes=_changes(changes),
         cache=cache,
+        notes=notes.read() if notes else "",
         command=shlex.join(["reki", *sys.argv[1:]]),
     )
     with shown() as watcher:

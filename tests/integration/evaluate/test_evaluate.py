@@ -62,9 +62,12 @@ def test_a_report_of_every_arm_and_a_second_call_that_trains_nothing(raw, tmp_pa
     assert "reki evaluate ctr" in (out / "report.md").read_text()
     assert (out / "report.html").is_file()
     assert list((out / "plots").glob("*.png"))
-    again = _run([*command, "--json"], tmp_path)
+    notes = tmp_path / "notes.md"
+    notes.write_text("Said by hand.")
+    again = _run([*command, "--notes", str(notes), "--json"], tmp_path)
     assert again.returncode == 0, again.stderr
     assert {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()} == runs
+    assert "Said by hand." in (out / "report.md").read_text()
     assert json.loads(again.stdout)["summaries"] == report["comparison"]["summaries"]
 
 

@@ -14,7 +14,7 @@ from ranker.samples import SampleLog, Samples
 
 SETTINGS = load_settings(
     model={"hash_buckets": 256, "d_embedding": 8, "history": 4},
-    hein={"d_hidden": 8, "d_aug": 4, "dropout": 0.1},
+    hein={"d_hidden": 8, "d_aug": 4, "user_dropout": 0.1, "item_dropout": 0.0},
     train={"epochs": 3, "batch": 64, "learning_rate": 0.01},
 )
 
@@ -92,7 +92,7 @@ def test_the_base_arm_reads_no_knowledge() -> None:
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do() -> None:
     samples = samples_of(300)
     matrix = np.full_like(samples.matrix, np.nan)
-    with pytest.raises(TrainingError, match=r"loss of nan.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss of nan.*learning rate"):
         train_offline(samples, matrix, SETTINGS)
 
 

@@ -1,0 +1,88 @@
+"""Why texts about users cost AUC: how well a model knows the level (share of likes) of training users, and of unseen ones.
+
+    python benchmarks/user_levels.py --path ../shared/data/ml-1m
+
+For each arm with and without its regularisation, after each epoch: the correlation over users of the mean predicted probability
+with the share of likes, for training users and for validation users. A network that learns levels by heart rises on the first and
+falls on the second. The test users are never scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import platformdirs
+import torch
+from machine import commit
+
+from contracts.settings import load_settings
+from hein.encoder import load_encoder
+from hein.network import training_precision
+from hein.processor import read_processor
+from ranker.evaluation.arms import arm_knowledge, get_arm
+from ranker.evaluation.columns import arm_columns
+from ranker.evaluation.ctr import CtrProblem
+from ranker.evaluation.recipe import ARM_RECIPES, RECIPES, Recipe
+from ranker.evaluation.task import Part
+from ranker.evaluation.training import fit
+from ranker.offline import predict
+from ranker.samples import Samples
+from streams.datasets.paper_protocol import PaperProtocol
+from streams.datasets.prepared import Prepared
+from streams.wiring import cache_folder
+
+ARMS: Final = ("base", "random", "knowledge", "item-knowledge")
+SEED: Final = 101
+N_TRAIN_SCORED: Final = 80_000  # samples of training users, as many as there are of validation users
+
+
+class Watched(CtrProblem):
+    """A problem that writes down what it knows of levels each time validation is scored."""
+
+    levels: list[dict[str, float]]
+
+    def quality(self, part: Part) -> dict[str, float]:
+        """See `CtrProblem.quality`."""
+        assert part != "test"
+        train, validation = self.parts["train"], self.parts["validation"]
+        some = train.take(np.flatnonzero(train.user_number < train.user_number[N_TRAIN_SCORED]))
+        found = {"train": self._level(some), "validation": self._level(validation)}
+        scores = super().quality("validation")
+        self.levels.append({name: round(value, 4) for name, value in (found | scores).items()})
+        return scores
+
+    def _level(self, samples: Samples) -> float:
+        scores = predict(self.module, samples, self.matrix)
+        users, row = np.unique(samples.user_number, return_inverse=True)
+        count = np.bincount(row)
+        shares = [np.bincount(row, weights=values, minlength=len(users)) / count for values in (scores, samples.label)]
+        return float(np.corrcoef(*shares)[0, 1])
+
+
+def main() -> None:
+    """Print one JSON line per arm and recipe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--path", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    prepared = Prepared(PaperProtocol(asked.path), Path(platformdirs.user_cache_dir("reki")) / "evaluation")
+    data, encoder = prepared.task(), load_encoder(load_settings().encoder, cache_folder())
+    for name in ARMS:
+        arm = get_arm(name)
+        columns = arm_columns(data, arm, arm_knowledge(arm, data, prepared.vectors(arm.sources, encoder)), Recipe().d_embedding)
+        for changes in ({}, ARM_RECIPES["ctr"].get(name, {})) if arm.uses_knowledge else ({},):
+            recipe = RECIPES["ctr"].changed({**changes, "patience": 9, "epochs": 3})
+            torch.manual_seed(SEED)
+            problem = Watched(columns, "din", recipe, training_precision(read_processor()))
+            problem.levels = []
+            fit(problem, recipe, SEED)
+            line = {"bench": "user_levels", "arm": name, "changes": dict(changes), "by_epoch": problem.levels, "commit": commit()}
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
