@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner, Result
 
 from fakes.movielens_files import write_movielens
+from streams.cli.main import cli
 
 pytestmark = pytest.mark.integration
 
@@ -114,10 +116,9 @@ def test_a_killed_evaluation_goes_on_and_leaves_no_process(raw, tmp_path) -> Non
     ],
 )
 def test_a_wrong_call_says_what_is_there_and_leaves_no_folder(raw, tmp_path, more: tuple[str, ...], said: str) -> None:
-    found = _run(_call("ctr", raw, tmp_path / "out", *more), tmp_path)
-    assert found.returncode == 2
+    found = _here(_call("ctr", raw, tmp_path / "out", *more))
+    assert found.exit_code == 2
     assert said in found.stderr
-    assert "Traceback" not in found.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -125,14 +126,19 @@ def test_a_folder_of_other_things_and_missing_data_are_refused(raw, tmp_path) ->
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
-    found = _run(_call("ctr", raw, other, "--backbones", "din", "--arms", "base"), tmp_path)
-    assert found.returncode == 2
+    found = _here(_call("ctr", raw, other, "--backbones", "din", "--arms", "base"))
+    assert found.exit_code == 2
     assert "thesis.tex" in found.stderr
     assert sorted(file.name for file in other.iterdir()) == ["thesis.tex"]
     (raw / "ratings.csv.gz").unlink()
-    missing = _run(_call("ctr", raw, tmp_path / "out", "--arms", "base"), tmp_path)
-    assert missing.returncode == 1
+    missing = _here(_call("ctr", raw, tmp_path / "out", "--arms", "base"))
+    assert missing.exit_code == 1
     assert "ratings" in missing.stderr
+
+
+def _here(command: list[str]) -> Result:
+    """Without a process of its own: an import of torch costs more than all that these tests do."""
+    return CliRunner().invoke(cli, command[3:])
 
 
 def _wait(done) -> None:
