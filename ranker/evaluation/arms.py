@@ -2,6 +2,7 @@
 
 `base` is the reference. The others add one thing each, so that a lift can be laid at one door: a longer history and demographics,
 an encoder without a language model, a language model's texts of items, of users, or vectors of the same size that know nothing.
+The two `-long` ones with vectors ask whether these still help a model that has the longer history.
 
 Shapes: M items, U users, P prefix, N rows of knowledge, d_text encoder vector.
 """
@@ -100,6 +101,14 @@ _ALL: Final = (
         user_from="liked",
     ),
     Arm(
+        name="metadata-long",
+        description="base-long and metadata together",
+        item_source=METADATA,
+        user_from="liked",
+        history=LONG,
+        demographics=True,
+    ),
+    Arm(
         name="attributes",
         description="texts of the backend `attributes` about items and about users' prefixes; no language model",
         item_source=ATTRIBUTES,
@@ -111,6 +120,14 @@ _ALL: Final = (
         description="a language model's texts of items; users: mean of the liked items of the prefix",
         item_source=KNOWLEDGE_ITEMS,
         user_from="liked",
+    ),
+    Arm(
+        name="item-knowledge-long",
+        description="base-long and item-knowledge together",
+        item_source=KNOWLEDGE_ITEMS,
+        user_from="liked",
+        history=LONG,
+        demographics=True,
     ),
     Arm(
         name="item-knowledge-disliked",

@@ -18,9 +18,9 @@ from ranker.evaluation.results import RunResult, Task
 from ranker.evaluation.verdicts import HIGHER_IS_BETTER, Score, Verdict, higher_is_better, score, verdict, yardstick
 
 BASE = "base"
-CONTROLS = ("base-long", "random", "metadata", "attributes")
+CONTROLS = ("base-long", "random", "metadata", "metadata-long", "attributes")
 INITIAL = "initial"  # the ranker whose lists the re-rankers get: one run, nothing is trained
-ARM_ORDER = (BASE, *CONTROLS, "item-knowledge", "item-knowledge-disliked", "knowledge")
+ARM_ORDER = (BASE, *CONTROLS, "item-knowledge", "item-knowledge-long", "item-knowledge-disliked", "knowledge")
 
 
 class RunKey(msgspec.Struct, frozen=True, kw_only=True, order=True):

@@ -29,8 +29,10 @@ COLOURS = {
     "base-long": "#a6a6a6",
     "random": "#cc79a7",
     "metadata": "#009e73",
+    "metadata-long": "#117733",
     "attributes": "#e69f00",
     "item-knowledge": "#56b4e9",  # the light and the dark blue: both are knowledge
+    "item-knowledge-long": "#332288",
     "item-knowledge-disliked": "#d55e00",
     "knowledge": "#0072b2",
 }

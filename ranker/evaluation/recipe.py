@@ -92,7 +92,9 @@ _OF_ARMS: Final[Mapping[str, Mapping[str, float | int]]] = {
     "metadata": _WEAK,
     "attributes": _STRONG,
     "item-knowledge": _WEAK,
-    "item-knowledge-disliked": _WEAK,  # as its sister; not tuned
+    "metadata-long": _WEAK,  # not tuned, and so the next two: each as its sister
+    "item-knowledge-long": _WEAK,
+    "item-knowledge-disliked": _WEAK,
     "knowledge": _STRONG,
 }
 ARM_RECIPES: Final[Mapping[Task, Mapping[str, Mapping[str, float | int]]]] = {"ctr": _OF_ARMS, "rerank": _OF_ARMS}

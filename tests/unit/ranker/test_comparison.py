@@ -160,7 +160,7 @@ def test_the_answer_names_what_is_not_beaten():
     answers = {one.arm: one for one in compare(runs).answers}
     assert (answers["knowledge"].beats_all, answers["knowledge"].not_beaten) == ("no", ("metadata",))
     assert (answers["item-knowledge"].beats_all, answers["item-knowledge"].not_beaten) == ("yes", ())
-    assert answers["knowledge"].absent == ("base-long", "attributes")
+    assert answers["knowledge"].absent == ("base-long", "metadata-long", "attributes")
     assert set(answers) == {"knowledge", "item-knowledge"}
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
-from contracts.settings import load_settings
+from contracts.settings import Backbone, load_settings
 from hein.network import HEIN, HeinConfig
+from ranker.backbones import BACKBONES
 from ranker.crm import CRM, CRMConfig, JointModel
 from ranker.features import FeatureConfig, Features
 from ranker.offline import build_joint
@@ -64,3 +67,7 @@ def test_the_base_arm_has_no_knowledge_and_the_other_is_sized_by_the_settings() 
     knowing = build_joint(settings, 6)
     assert knowing.hein is not None
     assert (knowing.crm.config.d_aug, knowing.hein.config.d_text, knowing.hein.config.n_shared) == (5, 6, 3)
+
+
+def test_the_setting_offers_every_backbone_that_there_is() -> None:
+    assert set(get_args(Backbone)) == set(BACKBONES)

@@ -29,7 +29,9 @@ def vectors(task):
 def test_every_arm_has_its_name_and_one_line():
     assert all(name == arm.name and arm.description and "\n" not in arm.description for name, arm in ARMS.items())
     assert [name for name, arm in ARMS.items() if not arm.uses_knowledge] == ["base", "base-long"]
-    assert {(name, arm.history) for name, arm in ARMS.items() if arm.history != 5} == {("base-long", 30)}
+    long = {name for name in ARMS if name.endswith("-long")}
+    assert {name for name, arm in ARMS.items() if (arm.history, arm.demographics) == (30, True)} == long
+    assert {name for name, arm in ARMS.items() if (arm.history, arm.demographics) == (5, False)} == set(ARMS) - long
 
 
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.uses_knowledge])
