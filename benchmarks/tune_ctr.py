@@ -20,12 +20,9 @@ from machine import commit
 
 from contracts.settings import load_settings
 from hein.encoder import load_encoder
-from hein.network import training_precision
-from hein.processor import read_processor
-from ranker.evaluation.arms import arm_knowledge, get_arm
-from ranker.evaluation.columns import arm_columns
-from ranker.evaluation.ctr import CtrProblem
+from ranker.evaluation.arms import get_arm
 from ranker.evaluation.recipe import RECIPES
+from ranker.evaluation.run import RunSpec, build_problem
 from ranker.evaluation.training import fit
 from streams.datasets.paper_protocol import PaperProtocol
 from streams.datasets.prepared import Prepared
@@ -52,13 +49,11 @@ KNOWLEDGE_GRID: Final = (
 def tune(path: Path, arm_name: str, changes: dict[str, float], seed: int, source: str) -> dict[str, object]:
     """One run: best validation metrics."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    arm, recipe = get_arm(arm_name), RECIPES["ctr"].changed(changes)
+    arm, recipe = get_arm(arm_name), RECIPES["ctr"].changed({"epochs": 3, **changes})
     prepared = Prepared(PaperProtocol(path), Path(platformdirs.user_cache_dir("reki")) / "evaluation")
     data = prepared.task()
     vectors = prepared.vectors(arm.sources, load_encoder(load_settings().encoder, cache_folder())) if arm.sources else {}
-    columns = arm_columns(data, arm, arm_knowledge(arm, data, vectors), recipe.d_embedding)
-    problem = CtrProblem(columns, "din", recipe, training_precision(read_processor()))
+    _, problem = build_problem(RunSpec(task="ctr", backbone="din", arm=arm_name, seed=seed, recipe=recipe), data, vectors)
     fitted = fit(problem, recipe, seed)
     best = fitted.epochs[fitted.best_epoch]
     return {

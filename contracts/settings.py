@@ -98,8 +98,8 @@ class Hein(Section):
     d_aug: Positive = Field(32, description="size of an augmented vector")
     n_shared: Positive = Field(2, description="experts shared by users and items")
     n_dedicated: Positive = Field(5, description="experts of each stream alone")
-    user_dropout: Rate = Field(0.5, description="on a user's encoder vector, in training; texts about users are learnt by heart")
-    item_dropout: Rate = Field(0.2, description="on an item's encoder vector, in training")
+    user_dropout: Rate = Field(0.7, description="on a user's encoder vector, in training; texts about users are learnt by heart")
+    item_dropout: Rate = Field(0.3, description="on an item's encoder vector, in training")
 
 
 Backbone = Literal["din", "dien", "dcn", "dcnv2", "deepfm", "xdeepfm", "autoint", "fibinet", "fignn"]

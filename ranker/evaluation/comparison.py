@@ -1,7 +1,7 @@
 """From single runs to an answer: means over seeds, paired differences, and whether a lift is one (issue 4, points 4 and 5).
 
 A difference is taken between two arms of the same backbone and the same seed. Every arm is compared with ``base``; an arm that
-is not a control itself is compared with every control as well.
+is not a control itself is compared with every control as well, an arm with the longer history with those that have it too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from ranker.evaluation.results import RunResult, Task
 from ranker.evaluation.verdicts import HIGHER_IS_BETTER, Score, Verdict, higher_is_better, score, verdict, yardstick
 
 BASE = "base"
+BASE_LONG = "base-long"
 CONTROLS = ("base-long", "random", "metadata", "metadata-long", "attributes")
+_SHORT_CONTROLS = ("base-long", "random", "metadata", "attributes")
+_LONG_CONTROLS = ("base-long", "metadata-long")
 INITIAL = "initial"  # the ranker whose lists the re-rankers get: one run, nothing is trained
 ARM_ORDER = (BASE, *CONTROLS, "item-knowledge", "item-knowledge-long", "item-knowledge-disliked", "knowledge")
 
@@ -108,12 +111,22 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All that can be said from the runs. ``missing``: runs that the plan, or the other arms of a backbone, let expect."""
+    """All that can be said from the runs.
+
+    ``missing`` are the unfinished runs of the plan; without a plan, those that the other arms of a backbone let expect.
+    """
 
     summaries: tuple[ArmSummary, ...]
     differences: tuple[Difference, ...]
     answers: tuple[Answer, ...]
     missing: tuple[RunKey, ...]
+
+
+def controls_of(arm: str) -> tuple[str, ...]:
+    """The controls that an arm is compared with beside base."""
+    if arm.endswith("-long"):
+        return () if arm == BASE_LONG else tuple(control for control in _LONG_CONTROLS if control != arm)
+    return () if arm in CONTROLS else _SHORT_CONTROLS
 
 
 def arm_rank(arm: str) -> tuple[int, str]:
@@ -126,7 +139,7 @@ def compare(runs: Iterable[RunResult], planned: Collection[RunKey] = ()) -> Comp
 
     Args:
         runs: The finished ones; backbones keep the order in which they come, with `INITIAL` first.
-        planned: What was to be run; a seed that no arm has finished is only known from here.
+        planned: What was to be run; empty: every seed of a backbone with every arm of it.
 
     Raises:
         SettingsError: Two runs are the same run, or a metric has no direction.
@@ -147,9 +160,9 @@ def compare(runs: Iterable[RunResult], planned: Collection[RunKey] = ()) -> Comp
         keys = {key for key in expected if (key.task, key.dataset, key.backbone) == setting}
         seeds = {key.seed for key in keys}
         arms = sorted({key.arm for key in keys}, key=arm_rank)
-        wanted = [msgspec.structs.replace(next(iter(keys)), arm=arm, seed=seed) for arm in arms for seed in sorted(seeds)]
-        missing += [key for key in wanted if key not in found]
-        by_arm = {arm: {key.seed: found[key] for key in wanted if key.arm == arm and key in found} for arm in arms}
+        every = [msgspec.structs.replace(next(iter(keys)), arm=arm, seed=seed) for arm in arms for seed in sorted(seeds)]
+        missing += [key for key in every if key not in found and (not planned or key in expected)]
+        by_arm = {arm: {key.seed: found[key] for key in every if key.arm == arm and key in found} for arm in arms}
         by_arm = {arm: of_arm for arm, of_arm in by_arm.items() if of_arm}
         summaries += [_summary(of_arm) for of_arm in by_arm.values()]
         differences += _differences(by_arm, seeds)
@@ -189,7 +202,7 @@ def _differences(by_arm: dict[str, dict[int, RunResult]], seeds: set[int]) -> li
     return [
         _difference(by_arm[arm], by_arm[reference], name, seeds)
         for arm in by_arm
-        for reference in (BASE, *(() if arm in CONTROLS else CONTROLS))
+        for reference in (BASE, *controls_of(arm))
         if arm != BASE and reference in by_arm
         for name in names
     ]
@@ -240,7 +253,7 @@ def _answer(against: list[Difference]) -> Answer:
     said: Literal["yes", "no", "no verdict"] = "yes"
     if not_beaten:
         said = "no"
-    elif undecided or references.isdisjoint(CONTROLS):
+    elif undecided or references.isdisjoint(controls_of(against[0].arm)):
         said = "no verdict"
     first = against[0]
     return Answer(
@@ -252,6 +265,6 @@ def _answer(against: list[Difference]) -> Answer:
         beats_all=said,
         not_beaten=not_beaten,
         undecided=undecided,
-        absent=tuple(name for name in CONTROLS if name not in references),
+        absent=tuple(name for name in controls_of(first.arm) if name not in references),
         n=min(one.n for one in against),
     )

@@ -20,7 +20,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Hyperparameters of one run. The defaults are the shapes of the authors' code, and no regularisation.
 
     Args:
-        batch: Samples (ctr) or lists (rerank) of a step.
+        batch: Samples (ctr) or lists (rerank) of a step; at least 2, because Dice standardises over them.
         together: Samples of one user that stand together in a batch. 1 shuffles every sample alone; more makes a batch hold fewer
             users, and HEIN runs once per user.
         epochs: At most.
@@ -41,7 +41,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         user_noise: Standard deviation of noise on a user's encoder vector; at 1 the noise is as long as the vector.
     """
 
-    batch: Positive = 512
+    batch: Annotated[int, msgspec.Meta(ge=2)] = 512
     together: Positive = 8
     epochs: Positive = 4
     patience: Positive = 1
@@ -76,6 +76,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise SettingsError(
                 f"recipe {dict(given)}: {error}", wanted=f"numbers for {names}", todo="correct --recipe"
             ) from error
+        if merged.n_shared + merged.n_dedicated < 1:
+            raise SettingsError(
+                f"recipe {dict(given)}: no expert", wanted="at least one, shared or dedicated", todo="correct --recipe"
+            )
         return merged
 
     def as_dict(self) -> dict[str, float | int | str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
-from contracts.errors import SettingsError
+from contracts.errors import DatasetError, SettingsError
 from hein.gates import gate_load
 from hein.network import STREAMS, training_precision
 from hein.processor import read_processor
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ranker.evaluation.origin import Origin
     from ranker.evaluation.recipe import Recipe
     from ranker.evaluation.task import EvaluationTask
+
+
+_FEWEST: Final = 2  # samples or lists of a part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,37 @@ def check_models(task: Task, names: tuple[str, ...]) -> None:
         )
 
 
+def build_problem(
+    spec: RunSpec, data: EvaluationTask, vectors: Mapping[str, Matrix]
+) -> tuple[ArmColumns, CtrProblem | RerankProblem]:
+    """What a run trains, with the initial weights of its seed.
+
+    Args:
+        spec: What to run.
+        data: The prepared data set.
+        vectors: By text source, those of the arm at least.
+
+    Raises:
+        SettingsError: An unknown model or arm.
+        DatasetError: A part without samples, or a text source that is missing.
+        VectorError: NaN or a wrong size among the vectors.
+    """
+    check_models(spec.task, (spec.backbone,))
+    arm = get_arm(spec.arm)
+    columns = arm_columns(data, arm, arm_knowledge(arm, data, vectors), spec.recipe.d_embedding)
+    problem_class = CtrProblem if spec.task == "ctr" else RerankProblem
+    torch.manual_seed(spec.seed)
+    problem = problem_class(columns, spec.backbone, spec.recipe, training_precision(read_processor()))
+    empty = [part for part, n in problem.n_samples().items() if n < _FEWEST]
+    if empty:
+        raise DatasetError(
+            f"{data.name} with hardly a sample to {spec.task} in {', '.join(empty)}",
+            wanted=f"at least {_FEWEST} in each part",
+            todo="evaluate on a data set with more users",
+        )
+    return columns, problem
+
+
 def run(
     spec: RunSpec,
     data: EvaluationTask,
@@ -85,15 +119,11 @@ def run(
 
     Raises:
         SettingsError: An unknown model or arm.
+        DatasetError: A part without samples, or a text source that is missing.
         TrainingError: The loss is not a number.
         VectorError: NaN or a wrong size among the vectors.
     """
-    check_models(spec.task, (spec.backbone,))
-    torch.manual_seed(spec.seed)
-    arm = get_arm(spec.arm)
-    columns = arm_columns(data, arm, arm_knowledge(arm, data, vectors), spec.recipe.d_embedding)
-    problem_class = CtrProblem if spec.task == "ctr" else RerankProblem
-    problem = problem_class(columns, spec.backbone, spec.recipe, training_precision(read_processor()))
+    columns, problem = build_problem(spec, data, vectors)
     fitted = fit(problem, spec.recipe, spec.seed, progress)
     n_samples = problem.n_samples()
     return RunResult(

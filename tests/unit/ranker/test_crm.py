@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -7,7 +8,8 @@ import torch
 from contracts.settings import Backbone, load_settings
 from hein.network import HEIN, HeinConfig
 from ranker.backbones import BACKBONES
-from ranker.crm import CRM, CRMConfig, JointModel
+from ranker.backbones.embedding import DENSE_ROWS
+from ranker.crm import CRM, CRMConfig, JointModel, build_optimizers
 from ranker.features import FeatureConfig, Features
 from ranker.offline import build_joint
 
@@ -67,6 +69,24 @@ def test_the_base_arm_has_no_knowledge_and_the_other_is_sized_by_the_settings() 
     knowing = build_joint(settings, 6)
     assert knowing.hein is not None
     assert (knowing.crm.config.d_aug, knowing.hein.config.d_text, knowing.hein.config.n_shared) == (5, 6, 3)
+
+
+def test_a_large_table_moves_in_the_rows_of_the_batch_alone() -> None:
+    config = replace(SIZES, item_buckets=DENSE_ROWS + 1)
+    crm = CRM(CRMConfig(backbone="din", features=config, d_aug=0))
+    before = {name: weight.detach().clone() for name, weight in crm.named_parameters()}
+    optimizers = build_optimizers(crm, 0.01)
+    for _ in range(3):
+        crm.zero_grad()
+        crm(batch_of(5)).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert [type(optimizer).__name__ for optimizer in optimizers] == ["SparseAdam", "AdamW"]
+    moved = {name: (weight != before[name]) for name, weight in crm.named_parameters()}
+    rows = moved["backbone.embedding.item.weight"].any(dim=1).nonzero().flatten()
+    assert set(rows.tolist()) <= set(range(1, 20))
+    assert len(rows) > 5
+    assert all(changed.any() for changed in moved.values())
 
 
 def test_the_setting_offers_every_backbone_that_there_is() -> None:

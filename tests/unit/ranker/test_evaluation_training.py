@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from contracts.errors import SettingsError
+from contracts.errors import DatasetError, SettingsError
 from fakes.evaluation_task import make_task
 from ranker.evaluation.arms import ARMS, SOURCES, arm_knowledge
 from ranker.evaluation.columns import arm_columns
@@ -163,8 +165,17 @@ def test_an_unknown_model_or_number_is_refused_with_those_that_there_are() -> No
     with pytest.raises(SettingsError, match="hein_learning_rate"):
         SMALL.changed({"learnig_rate": "1"})
     with pytest.raises(SettingsError, match="batch"):
-        SMALL.changed({"batch": "0"})
+        SMALL.changed({"batch": "1"})
+    with pytest.raises(SettingsError, match="at least one"):
+        SMALL.changed({"n_shared": 0, "n_dedicated": 0})
     assert SMALL.changed({"batch": "128", "user_dropout": "0.25"}).user_dropout == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("task", ["ctr", "rerank"])
+def test_a_part_without_users_is_refused(task: str) -> None:
+    few = replace(TASK, part_of_user=np.zeros(len(TASK.users), np.int8))
+    with pytest.raises(DatasetError, match="validation, test"):
+        run(RunSpec(task=task, backbone=models_of(task)[0], arm="base", seed=0, recipe=SMALL), few, VECTORS, ORIGIN)
 
 
 def test_the_recipes_of_arms_name_arms_and_numbers_that_there_are() -> None:

@@ -11,29 +11,27 @@ from safetensors.numpy import load_file, save_file
 
 from contracts.errors import CheckpointError
 from contracts.records import FeatureSnapshot, HistoryItem, Impression, LabelledItem
-from contracts.settings import load_settings
+from contracts.settings import Settings, load_settings
 from ranker import online
+from ranker.backbones.embedding import DENSE_ROWS
 from ranker.features import item_features
 from ranker.offline import build_joint
 from ranker.online import OnlineLearner, read_state
 from ranker.online_quality import OnlineQuality
 from ranker.quality import auc, log_loss
 
-SETTINGS = load_settings(
-    model={"hash_buckets": 512, "d_embedding": 8, "history": 4},
-    hein={"d_hidden": 8, "d_aug": 4},
-    train={"online_learning_rate": 0.01},
-)
+SMALL = {"hein": {"d_hidden": 8, "d_aug": 4}, "train": {"online_learning_rate": 0.01}}
+SETTINGS = load_settings(**SMALL, model={"hash_buckets": 512, "d_embedding": 8, "history": 4})
 D_AUG = 4
 
 
-def new_learner(version: int = 1) -> OnlineLearner:
+def new_learner(version: int = 1, settings: Settings = SETTINGS) -> OnlineLearner:
     torch.manual_seed(0)
-    crm = build_joint(SETTINGS, 6).crm.eval()
+    crm = build_joint(settings, 6).crm.eval()
     return OnlineLearner(
         crm,
         copy.deepcopy(crm),
-        SETTINGS,
+        settings,
         lambda items: np.stack([np.full(D_AUG, len(item) / 9, np.float32) for item in items]),
         lambda item: item_features(item, {}, crm.config.features),
         version=version,
@@ -158,16 +156,18 @@ def test_a_broken_vector_does_not_destroy_the_weights() -> None:
     assert "logloss_online" not in learner.metrics()
 
 
-def test_killed_and_restored_is_the_same_as_never_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hash_buckets", [512, DENSE_ROWS + 1])  # dense tables, and large ones with lazy Adam
+def test_killed_and_restored_is_the_same_as_never_killed(tmp_path: Path, hash_buckets: int) -> None:
+    settings = load_settings(**SMALL, model={"hash_buckets": hash_buckets, "d_embedding": 8, "history": 4})
     path = tmp_path / "online.safetensors"
-    straight, first = new_learner(), new_learner()
+    straight, first = new_learner(settings=settings), new_learner(settings=settings)
     straight.learn_many(stream(0, 60))
     straight.learn_many(stream(60, 120))
     first.learn_many(stream(0, 60))
     first.step = 3
     first.save(path, {"impressions-0": 60})
     first.learn_many(stream(60, 90))  # lost with the process
-    second = new_learner()
+    second = new_learner(settings=settings)
     assert second.restore(path) == {"impressions-0": 60}
     assert second.step == 3
     second.learn_many(stream(50, 120))  # some come again
