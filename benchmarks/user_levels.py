@@ -35,7 +35,6 @@ from streams.datasets.paper_protocol import PaperProtocol
 from streams.datasets.prepared import Prepared
 from streams.wiring import cache_folder
 
-ARMS: Final = ("base", "random", "knowledge", "item-knowledge")
 SEED: Final = 101
 N_TRAIN_SCORED: Final = 80_000  # samples of training users, as many as there are of validation users
 
@@ -67,11 +66,12 @@ def main() -> None:
     """Print one JSON line per arm and recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--path", type=Path, required=True)
+    parser.add_argument("--arms", default="base,random,knowledge,item-knowledge")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     prepared = Prepared(PaperProtocol(asked.path), Path(platformdirs.user_cache_dir("reki")) / "evaluation")
     data, encoder = prepared.task(), load_encoder(load_settings().encoder, cache_folder())
-    for name in ARMS:
+    for name in asked.arms.split(","):
         arm = get_arm(name)
         columns = arm_columns(data, arm, arm_knowledge(arm, data, prepared.vectors(arm.sources, encoder)), Recipe().d_embedding)
         for changes in ({}, ARM_RECIPES["ctr"].get(name, {})) if arm.uses_knowledge else ({},):

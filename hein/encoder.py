@@ -66,19 +66,21 @@ class OnnxTextEncoder:
     """
 
     def __init__(self, folder: ModelFolder, file: Path, settings: Encoder, variant: str) -> None:
-        self._name = f"{folder.name}/onnx-{variant}"
+        max_tokens = min(settings.max_tokens, folder.max_tokens)
+        cut = f"-t{max_tokens}" if max_tokens < folder.max_tokens else ""  # it gives long texts other vectors
+        self._name = f"{folder.name}/onnx-{variant}{cut}"
         self._dim = folder.dim
         self._pooling = folder.pooling
         self._lower_case = folder.lower_case
         # int8 takes its scale from everything in a call: alone, a text has one vector, whatever else is encoded with it
         self._batch = settings.batch if variant == "fp32" else 1
-        self._tokenizer, self._padding = _tokenizer(folder, min(settings.max_tokens, folder.max_tokens))
+        self._tokenizer, self._padding = _tokenizer(folder, max_tokens)
         self._session = _session(file, settings.threads)
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     @property
     def name(self) -> str:
-        """Model, runtime and precision."""
+        """Model, runtime, precision, and the cut if it is below what the model takes (``-t64``)."""
         return self._name
 
     @property

@@ -1,12 +1,19 @@
-"""A task's columns in three Arrow IPC files. Memory-mapped: only the pages in use are read, and processes share them.
+"""A task's columns in three Arrow IPC files with their checksums. Memory-mapped: processes share the pages.
+
+A flipped bit in an Arrow file is other data or a crash of the process, and no error of the reader: so the checksums are compared
+before anything is read (ml-1m, 147 MB: an eighth of a second).
 
 Shapes: S samples, U users, M items, H history.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+FILES: Final = ("samples.arrow", "users.arrow", "items.arrow")
+CHECKSUMS: Final = "checksums.json"  # {name of the file: its checksum}
+
+_TODO: Final = "delete the folder: it will be made again"
 _TEXT: Final = ("name", "licence", "data_hash")
 _SAMPLE: Final = ("user", "item", "history", "history_liked", "label", "event_ms", "position")
 _USER: Final = ("part_of_user", "n_prefix", "prefix", "prefix_liked")
@@ -27,7 +38,7 @@ _ATTRIBUTES: Final = pa.map_(pa.string(), pa.list_(pa.string()))
 
 
 def write_task(task: EvaluationTask, folder: Path) -> None:
-    """Write `samples.arrow`, `users.arrow` and `items.arrow`.
+    """Write `FILES`, and their checksums last.
 
     Args:
         task: What to write.
@@ -45,16 +56,18 @@ def write_task(task: EvaluationTask, folder: Path) -> None:
         "attributes": pa.array([list(attributes.items()) for attributes in task.attributes], _ATTRIBUTES),
     }
     _write(pa.table(items), folder / "items.arrow")
+    write_checksums(folder)
 
 
 def read_task(folder: Path) -> EvaluationTask:
     """What `write_task` wrote; the arrays are read-only views of the files.
 
     Raises:
-        DatasetError: A file is missing or damaged.
+        DatasetError: A file or its checksum is missing, or the file is damaged.
     """
     try:
-        samples, users, items = (_read(folder / f"{name}.arrow") for name in ("samples", "users", "items"))
+        _check(folder)
+        samples, users, items = (_read(folder / name) for name in FILES)
         metadata = samples.schema.metadata
         columns: dict[str, Any] = {name: metadata[name.encode()].decode() for name in _TEXT}
         columns |= {name: _array(samples[name]) for name in _SAMPLE}
@@ -67,10 +80,46 @@ def read_task(folder: Path) -> EvaluationTask:
             titles=_strings(items["titles"]),
             attributes=tuple({name: tuple(values) for name, values in row} for row in items["attributes"].to_pylist()),
         )
-    except (OSError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DatasetError(
-            f"{folder}: {error!r}", wanted="prepared data", todo="delete the folder: it will be made again"
-        ) from error
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise DatasetError(f"{folder}: {type(error).__name__}: {error}", wanted="prepared data", todo=_TODO) from error
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of the `FILES` of a folder as they are now."""
+    with (folder / CHECKSUMS).open("wb") as out:
+        out.write(msgspec.json.encode({name: checksum(folder / name) for name in FILES}))
+        out.flush()
+        os.fsync(out.fileno())
+    sync_folder(folder)
+
+
+def checksum(file: Path) -> str:
+    """Of the whole content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in the folder, too, are on the disk when this returns."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check(folder: Path) -> None:
+    file = folder / CHECKSUMS
+    if not file.is_file():
+        raise DatasetError(f"no {file}", wanted=f"the checksums of {', '.join(FILES)}", todo=_TODO)
+    try:
+        wanted = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except ValueError as error:
+        raise DatasetError(f"{file}: {error}", wanted=f"the checksums of {', '.join(FILES)}", todo=_TODO) from error
+    for name in FILES:
+        got = checksum(folder / name)
+        if got != wanted.get(name):
+            raise DatasetError(f"{folder / name} with checksum {got}", wanted=wanted.get(name, "one that is listed"), todo=_TODO)
 
 
 def _column(values: NDArray[Any]) -> Any:
@@ -94,6 +143,8 @@ def _strings(column: Iterable[Any]) -> tuple[str, ...]:
 def _write(table: Any, file: Path) -> None:
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
 
 
 def _read(file: Path) -> Any:

@@ -1,19 +1,20 @@
 """Prepared data on disk: a task's columns as Arrow files, memory-mapped, and the vectors of each text source as one `.npy`.
 
-    <cache>/<name>-<data hash>/samples.arrow, users.arrow, items.arrow
+    <cache>/<name>-<data hash>/samples.arrow, users.arrow, items.arrow, checksums.json
     <cache>/<name>-<data hash>/<encoder>/<source>.npy            once all its parts are there
     <cache>/<name>-<data hash>/<encoder>/<source>.part-<n>.npy   while it is being encoded
+    <cache>/<name>-<data hash>/<encoder>/*.blake2b               the checksum of each .npy, there before it
 
-Everything appears under its name by one rename, so a kill leaves whole files only, and what was encoded is not encoded again. One
-process at a time writes; the next finds what the first has made. The data hash is of the raw files and of the version of the code
-that reads them; the encoder's name says model and precision, not the setting ``encoder.max_tokens``: whoever changes that must
-take another cache.
+Everything appears under its name by one rename, so a kill leaves whole files only, and what was encoded is not encoded again. A
+file that is not what its checksum says is refused. One process at a time writes; the next finds what the first has made. The data
+hash is of the raw files and of the version of the code that reads them; the encoder's name says model, precision and cut.
 
 Shapes: n texts, d_text encoder vector.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -29,7 +31,7 @@ from filelock import FileLock, Timeout
 
 from contracts.errors import DatasetError, VectorError
 from hein.text import text_hash
-from streams.datasets.arrow_task import read_task, write_task
+from streams.datasets.arrow_task import read_task, sync_folder, write_task
 
 if TYPE_CHECKING:
     from contracts.ports import Matrix, TextEncoder
@@ -91,6 +93,7 @@ class Prepared:
                     made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{self._folder.name}-", dir=self._cache))
                     write_task(self._raw.task(), made)
                     made.rename(self._folder)
+                    sync_folder(self._cache)
         return read_task(self._folder)
 
     def vectors(self, sources: Sequence[str], encoder: TextEncoder, progress: Progress | None = None) -> dict[str, Matrix]:
@@ -103,7 +106,7 @@ class Prepared:
 
         Raises:
             SettingsError: There is no such source.
-            DatasetError: A raw file of a source is missing or damaged.
+            DatasetError: A raw file of a source is missing or damaged, or the cache is.
             VectorError: The encoder gave NaN, infinity or vectors of the wrong size.
         """
         name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', encoder.name)}-{text_hash(encoder.name)[:8]}"
@@ -155,6 +158,7 @@ def _encode(said: SourceTexts, encoder: TextEncoder, file: Path, progress: Progr
     _write(file, vectors)
     for part in parts:
         part.unlink()
+        _checksum_file(part).unlink()
 
 
 def _checked(vectors: Matrix, n_texts: int, encoder: TextEncoder, source: str) -> Matrix:
@@ -174,19 +178,41 @@ def _checked(vectors: Matrix, n_texts: int, encoder: TextEncoder, source: str) -
 def _write(file: Path, vectors: Matrix) -> None:
     for left in file.parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed: this one holds the lock
         left.unlink()
+    memory = io.BytesIO()
+    np.save(memory, vectors)
+    content = memory.getvalue()
+    _appear(_checksum_file(file), _checksum(content).encode())
+    _appear(file, content)
+
+
+def _appear(file: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=_UNFINISHED, delete=False) as made:
-        np.save(made, vectors)
+        made.write(content)
         made.flush()
         os.fsync(made.fileno())
     Path(made.name).replace(file)
+    sync_folder(file.parent)
 
 
 def _read(file: Path) -> Matrix:
+    todo = "delete the file: it will be made again"
     try:
-        vectors: Matrix = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{file}: {error}", wanted="vectors", todo="delete the file: it will be made again") from error
+        content, wanted = file.read_bytes(), _checksum_file(file).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{file}: {error}", wanted="vectors and their checksum", todo=todo) from error
+    got = _checksum(content).encode()
+    if got != wanted:
+        raise DatasetError(f"{file} with checksum {got!r}", wanted=f"{wanted!r}", todo=todo)
+    vectors: Matrix = np.load(io.BytesIO(content), allow_pickle=False)
     return vectors
+
+
+def _checksum_file(file: Path) -> Path:
+    return file.with_suffix(".blake2b")
+
+
+def _checksum(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _silent(source: str, n_done: int, n_texts: int) -> None:

@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import re
 import time
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 
@@ -19,6 +21,7 @@ from ranker.evaluation.columns import arm_columns
 from ranker.evaluation.task import PARTS
 from ranker.features import DISLIKED, LIKED
 from streams.datasets import prepared
+from streams.datasets.arrow_task import write_checksums
 from streams.datasets.paper_protocol import PaperProtocol
 from streams.datasets.prepared import Prepared
 
@@ -210,7 +213,7 @@ def test_what_a_killed_process_left_unfinished_goes(make, tmp_path):
     make().vectors(["metadata"], encoder)
     assert not left.exists()
     assert sorted(path.name for path in made.rglob("*") if path.is_file()) == [
-        "items.arrow", "metadata.npy", "samples.arrow", "users.arrow",
+        "checksums.json", "items.arrow", "metadata.blake2b", "metadata.npy", "samples.arrow", "users.arrow",
     ]  # fmt: skip
 
 
@@ -251,15 +254,84 @@ def test_vectors_of_another_size_than_the_encoder_says_are_refused(make):
         make().vectors(["metadata"], encoder)
 
 
-def test_a_damaged_cache_says_what_to_do(make, tmp_path):
+def _read(make):
+    make().task()
+    make().vectors(["metadata"], HashEncoder())
+
+
+def _damaged(content):
+    """The content with one bit flipped at several places, with a block of zeros, cut and prolonged."""
+    for place in {int(part * (len(content) - 1)) for part in np.linspace(0, 1, 33)}:
+        yield content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+    block = max(range(0, len(content), 64), key=lambda start: sum(map(bool, content[start : start + 64])))
+    yield content[:block] + bytes(len(content[block : block + 64])) + content[block + 64 :]
+    yield from (b"", content[: len(content) // 2], content[:-1], content + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "todo"),
+    [
+        ("samples.arrow", "samples.arrow", "delete the folder"),
+        ("users.arrow", "users.arrow", "delete the folder"),
+        ("items.arrow", "items.arrow", "delete the folder"),
+        ("checksums.json", "", "delete the folder"),  # the file is named whose checksum seems wrong
+        ("metadata.npy", "metadata.npy", "delete the file"),
+        ("metadata.blake2b", "metadata.npy", "delete the file"),
+    ],
+)
+def test_a_damaged_cache_is_never_read_as_other_data(make, tmp_path, name, named, todo):
+    _read(make)
+    (file,) = (tmp_path / "cache").rglob(name)
+    content = file.read_bytes()
+    for damaged in _damaged(content):
+        assert damaged != content
+        file.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=f"got {re.escape(str(file.parent / named))}.*{todo}"):
+            _read(make)
+
+
+@pytest.mark.parametrize("name", ["samples.arrow", "users.arrow", "items.arrow", "checksums.json", "metadata.blake2b"])
+def test_what_is_missing_in_a_cache_is_named(make, tmp_path, name):
+    """Without checksums: it is of an older build."""
+    _read(make)
+    (file,) = (tmp_path / "cache").rglob(name)
+    file.unlink()
+    with pytest.raises(DatasetError, match=f"{re.escape(str(file))}.*delete the f"):
+        _read(make)
+
+
+def test_vectors_made_again_get_their_own_checksum(make, tmp_path):
+    wanted = make().vectors(["metadata"], HashEncoder())["metadata"]
+    (file,) = (tmp_path / "cache").rglob("metadata.npy")
+    file.unlink()
+    file.with_suffix(".blake2b").write_bytes(b"of what was deleted")
     encoder = HashEncoder()
-    make().vectors(["metadata"], encoder)
-    (vectors,) = (tmp_path / "cache").rglob("metadata.npy")
-    vectors.write_bytes(b"")
-    with pytest.raises(DatasetError, match="delete the file"):
+    assert (make().vectors(["metadata"], encoder)["metadata"] == wanted).all()
+    assert encoder.encoded
+    assert (make().vectors(["metadata"], HashEncoder())["metadata"] == wanted).all()
+
+
+def test_a_damaged_part_is_refused_too(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "CHUNK", 10)
+    encoder = HashEncoder()
+    encoder.fail_after = 3
+    with pytest.raises(KeyboardInterrupt):
         make().vectors(["metadata"], encoder)
-    (columns,) = (tmp_path / "cache").rglob("users.arrow")
-    columns.write_bytes(columns.read_bytes()[:100])
+    (part,) = (tmp_path / "cache").rglob("metadata.part-10.npy")
+    part.write_bytes(part.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DatasetError, match=f"got {re.escape(str(part))}.*delete the file"):
+        make().vectors(["metadata"], HashEncoder())
+    part.unlink()
+    make().vectors(["metadata"], HashEncoder())
+
+
+def test_columns_in_several_batches_are_not_what_was_written(make, tmp_path):
+    make().task()
+    (file,) = (tmp_path / "cache").rglob("users.arrow")
+    table = pa.ipc.open_file(file.read_bytes()).read_all()
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    write_checksums(file.parent)
     with pytest.raises(DatasetError, match="delete the folder"):
         make().task()
 

@@ -96,6 +96,15 @@ def test_vectors_have_unit_length_and_do_not_depend_on_the_batch(encoder: TextEn
     assert encoder.encode([]).shape == (0, 384)
 
 
+def test_the_name_says_a_cut_below_what_the_model_takes_because_it_changes_vectors(encoder: TextEncoder, cache: Path) -> None:
+    short, long = (load_encoder(Encoder(max_tokens=n), cache) for n in (64, 512))
+    assert short.name == "all-MiniLM-L6-v2/onnx-fp32-t64"
+    assert long.name == encoder.name == "all-MiniLM-L6-v2/onnx-fp32"
+    texts = ["".join(f"word {n} " for n in range(300))]
+    assert np.abs(long.encode(texts) - encoder.encode(texts)).max() < 1e-6
+    assert np.abs(short.encode(texts) - encoder.encode(texts)).max() > 1e-2
+
+
 def test_equal_texts_are_encoded_once(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     run = encoder._run
@@ -132,6 +141,7 @@ def test_the_choice_and_the_processor_are_logged(encoder: TextEncoder, cache: Pa
 def test_another_folder_equals_sentence_transformers_too(reference: Path, cache: Path) -> None:
     made = load_encoder(Encoder(model=str(reference / "tiny"), max_tokens=256), cache)
     assert made.name.startswith("tiny@")
+    assert made.name.endswith("/onnx-fp32")  # the setting is above what the model takes
     assert np.abs(made.encode(TEXTS) - np.load(reference / "tiny.npy")).max() < 1e-4
 
 
