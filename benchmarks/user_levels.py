@@ -4,8 +4,8 @@
 
 For each arm with and without its regularisation, after each epoch: the correlation over users of the mean predicted probability
 with the share of likes, for training users and for validation users. A network that learns levels by heart rises on the first and
-falls on the second. Before them, two scores that need no model: the mean label of the item, and with it, added in logits, the share
-of likes among the last 30 interactions. The test users are never scored.
+falls on the second. Before them, two scores that need no model: the mean label of the item, and with it, added in logits, the
+share of likes among the last 30 interactions. The test users are never scored.
 """
 
 from __future__ import annotations

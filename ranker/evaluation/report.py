@@ -21,11 +21,11 @@ import jinja2
 import msgspec
 
 from contracts.errors import SettingsError
+from ranker.checkpoint import write_atomically
 from ranker.evaluation import plots
 from ranker.evaluation.comparison import Comparison, RunKey, compare
 from ranker.evaluation.provenance import Provenance, pairs_text, provenance, warnings
 from ranker.evaluation.results import RunResult, Task
-from ranker.evaluation.run_folder import write_atomic
 from ranker.evaluation.tables import (
     Cell,
     Table,
@@ -136,10 +136,10 @@ def write_report(
     )
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     for plot in pictures:
-        write_atomic(folder / plot.file, plot.png)
-    write_atomic(folder / "report.json", msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    write_atomic(folder / "report.md", _markdown(report, sections).encode())
-    write_atomic(folder / "report.html", _html(report, sections).encode())
+        write_atomically(folder / plot.file, plot.png)
+    write_atomically(folder / "report.json", msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_atomically(folder / "report.md", _markdown(report, sections).encode())
+    write_atomically(folder / "report.html", _html(report, sections).encode())
     return report
 
 

@@ -42,7 +42,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         gates: Mean gate weight of each expert by stream (user, item), over the subjects of the test; empty without HEIN.
         commit: Of the code; ends in ``+changes`` where the work tree had some.
         data_hash: Of the prepared data.
-        versions: Of python, torch, numpy and reki.
+        versions: Of python, torch, numpy, reki and, where vectors are read, the text encoder.
         machine: Processor, cores, threads used, accelerator.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ranker.evaluation.origin import Origin
     from ranker.evaluation.recipe import Recipe
     from ranker.evaluation.task import EvaluationTask
-
-
-_FEWEST: Final = 2  # samples or lists of a part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +88,11 @@ def build_problem(
     problem_class = CtrProblem if spec.task == "ctr" else RerankProblem
     torch.manual_seed(spec.seed)
     problem = problem_class(columns, spec.backbone, spec.recipe, training_precision(read_processor()))
-    empty = [part for part, n in problem.n_samples().items() if n < _FEWEST]
+    empty = [part for part, n in problem.n_samples().items() if n == 0]
     if empty:
         raise DatasetError(
-            f"{data.name} with hardly a sample to {spec.task} in {', '.join(empty)}",
-            wanted=f"at least {_FEWEST} in each part",
+            f"{data.name} without a sample of {spec.task} in {', '.join(empty)}",
+            wanted="at least one in each part",
             todo="evaluate on a data set with more users",
         )
     return columns, problem

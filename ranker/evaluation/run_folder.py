@@ -2,14 +2,13 @@
 
     OUT/evaluation.json              every plan that was run into this folder, in order
     OUT/runs/BACKBONE.ARM.SEED.json  one `RunResult` each
-    OUT/.lock                        held while an evaluation writes
+    OUT/.lock                        held from the first look into the folder to the end of the evaluation
 
 Every file comes into being by a rename: a reader never sees half of one.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from contracts.errors import CheckpointError, SettingsError
+from ranker.checkpoint import write_atomically
 from ranker.evaluation.comparison import RunKey, key_of
 from ranker.evaluation.results import RunResult, Task
 
@@ -44,6 +44,7 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
         recipe: Hyperparameters of all runs.
         data_hash: Of the prepared data.
         recipes: What differs from ``recipe`` for some, under ``BACKBONE/ARM``.
+        encoder: Name of the text encoder; empty where no arm reads vectors, and in plans of older releases.
     """
 
     task: Task
@@ -54,6 +55,7 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Hyperparameters
     data_hash: str
     recipes: dict[str, Hyperparameters] = {}
+    encoder: str = ""
 
     def recipe_of(self, backbone: str, arm: str) -> Hyperparameters:
         """Every hyperparameter of the runs of a backbone with an arm."""
@@ -74,7 +76,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFolder:
-    """Use `open` or `read`; the constructor does not touch the disk.
+    """Use `hold` or `read`; the constructor does not touch the disk.
 
     Args:
         path: The folder.
@@ -86,12 +88,15 @@ class RunFolder:
         self.plans = plans
 
     @classmethod
-    def open(cls, path: Path, plan: EvaluationPlan) -> Self:
+    @contextmanager
+    def hold(cls, path: Path, plan: EvaluationPlan) -> Iterator[Self]:
         """Take a new or empty folder, resume the same plan, or extend a folder by other backbones, arms and seeds.
 
+        The folder is locked while the context lasts: two evaluations never write into one.
+
         Raises:
-            SettingsError: The folder holds something else, another task or data, or the same backbone and arm with another
-                recipe; another evaluation writes into it; or a name of the plan cannot be part of a file name.
+            SettingsError: The folder holds something else, another task, data or encoder, or the same backbone and arm with
+                another recipe; another evaluation writes into it; or a name of the plan cannot be part of a file name.
             CheckpointError: A run's file is damaged.
         """
         for name in (*plan.backbones, *plan.arms):
@@ -102,12 +107,14 @@ class RunFolder:
             asked = _asked(path)
             for before in asked:
                 _check_fits(path, before, plan)
+            for half in (*path.glob(".*.part"), *path.glob("runs/.*.part")):  # left by a killed evaluation
+                half.unlink()
             if plan not in asked:
                 asked.append(plan)
-                write_atomic(path / PLAN_FILE, msgspec.json.format(msgspec.json.encode(_Asked(plans=asked))))
-        folder = cls(path, asked)
-        folder.results()  # a damaged file is found now, not after hours
-        return folder
+                write_atomically(path / PLAN_FILE, msgspec.json.format(msgspec.json.encode(_Asked(plans=asked))))
+            folder = cls(path, asked)
+            folder.results()  # a damaged file is found now, not after hours
+            yield folder
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -161,18 +168,8 @@ class RunFolder:
                 todo="look at the run's loss: lower the learning rate if it diverged",
             ) from None
         file = self._file(result.backbone, result.arm, result.seed)
-        write_atomic(file, msgspec.json.format(raw))
+        write_atomically(file, msgspec.json.format(raw))
         return file
-
-    @contextmanager
-    def locked(self) -> Iterator[Self]:
-        """Held while runs are made: two evaluations never write into one folder.
-
-        Raises:
-            SettingsError: Another one does already.
-        """
-        with _lock(self.path):
-            yield self
 
     def _file(self, backbone: str, arm: str, seed: int) -> Path:
         return self.path / "runs" / f"{_check_name(backbone)}.{_check_name(arm)}.{seed}.json"
@@ -193,16 +190,6 @@ class RunFolder:
                 todo="delete this file; the run is made again",
             )
         return run
-
-
-def write_atomic(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    beside = file.with_name(f".{file.name}.part")
-    with beside.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(file)
 
 
 def _made(folder: Path) -> None:
@@ -241,7 +228,7 @@ def _asked(path: Path) -> list[EvaluationPlan]:
 
 def _empty_runs(entry: Path) -> bool:
     """What an evaluation leaves that was killed before its plan was written."""
-    return entry.name == f".{PLAN_FILE}.part" or (entry.name == "runs" and entry.is_dir() and not any(entry.iterdir()))
+    return entry.match(f".{PLAN_FILE}.*part") or (entry.name == "runs" and entry.is_dir() and not any(entry.iterdir()))
 
 
 def _check_fits(path: Path, before: EvaluationPlan, plan: EvaluationPlan) -> None:
@@ -250,9 +237,9 @@ def _check_fits(path: Path, before: EvaluationPlan, plan: EvaluationPlan) -> Non
     Raises:
         SettingsError: They may not.
     """
-    for name in ("task", "dataset", "data_hash"):
+    for name in ("task", "dataset", "data_hash", "encoder"):
         was, now = getattr(before, name), getattr(plan, name)
-        if was != now:
+        if was != now and not (name == "encoder" and "" in {was, now}):
             raise SettingsError(f"{path} with an evaluation of {name} {was}", wanted=f"{name} {now}", todo=_ANOTHER)
     for backbone in plan.backbones:
         for arm in plan.arms:
@@ -270,10 +257,14 @@ def _check_fits(path: Path, before: EvaluationPlan, plan: EvaluationPlan) -> Non
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path / _LOCK_FILE)
     try:
-        with FileLock(path / _LOCK_FILE, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise SettingsError(
             f"{path}, into which another evaluation writes", wanted="one at a time", todo="wait for it, or give another --out"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
