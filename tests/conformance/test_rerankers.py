@@ -15,6 +15,7 @@ from ranker.features import FeatureConfig, Features
 from ranker.rerankers import RERANKERS, Reranker, build_reranker
 
 D_AUG = 4
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_PLACES = 6
 N_ROWS = 40
 SIZES = FeatureConfig(
@@ -270,17 +271,14 @@ def test_weights_saved_and_loaded_score_the_same(name: str) -> None:
     assert torch.equal(model(*inputs), other(*inputs))
 
 
-def test_double_precision_agrees(name: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_device_agrees_with_double_precision(name: str, device: str) -> None:
     model, inputs = reranker_of(name), lists_of(8, N_PLACES)
-    single = model(*inputs)
-    torch.testing.assert_close(single, model.double()(*as_double(inputs)).float(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_agrees(name: str) -> None:
-    model, (features, *rest) = reranker_of(name), lists_of(8, N_PLACES)
-    there = model.cuda()(features.to("cuda"), *(tensor.cuda() for tensor in rest)).cpu()
-    torch.testing.assert_close(model.cpu()(features, *rest), there, rtol=1e-3, atol=1e-4)
+    features, *rest = inputs
+    single = model.to(device)(features.to(device), *(tensor.to(device) for tensor in rest)).cpu()
+    exact = model.to("cpu").double()(*as_double(inputs)).float()
+    tight = device == "cpu"
+    torch.testing.assert_close(single, exact, rtol=1e-4 if tight else 1e-3, atol=1e-5 if tight else 1e-4)
 
 
 def test_an_unknown_name_is_refused() -> None:
