@@ -16,6 +16,7 @@ from contracts.errors import CheckpointError, RekiError, SettingsError
 from contracts.settings import Encoder
 from hein.encoder import load_encoder
 from ranker.evaluation.arms import get_arm
+from ranker.evaluation.comparison import BASE, INITIAL
 from ranker.evaluation.origin import find_origin
 from ranker.evaluation.recipe import ARM_RECIPES, RECIPES
 from ranker.evaluation.report import write_report
@@ -98,7 +99,7 @@ def evaluate(asked: Evaluation, encoder_settings: Encoder, watcher: Watcher) -> 
     with RunFolder.hold(asked.out, plan) as folder:
         vectors = {} if encoder is None else prepared.vectors(sources, encoder, watcher.encoding)
         origin = _origin(encoder)
-        if asked.task == "rerank":
+        if asked.task == "rerank" and not folder.done(INITIAL, BASE, 0):
             folder.save(initial_result(data, origin))
         keys = sorted(plan.run_keys(), key=lambda key: key.seed)  # stable: one seed of everything, then the next
         missing = [key for key in keys if not folder.done(key.backbone, key.arm, key.seed)]
