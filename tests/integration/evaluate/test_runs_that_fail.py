@@ -175,8 +175,12 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_is_finished(asked, monkeyp
     monkeypatch.setattr(evaluating, "ARM_RECIPES", {"ctr": {"base": {"epochs": 2}, "base-long": endless}})
     changes = {name: value for name, value in SMALL.items() if name != "epochs"}
     watcher = Interrupting()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(_but(asked, arms=("base", "base-long"), changes=changes), Encoder(), watcher)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(_but(asked, arms=("base", "base-long"), changes=changes), Encoder(), watcher)
+    finally:
+        signal.signal(signal.SIGINT, before)
     _wait_for_no_process(5)
     assert time.monotonic() - watcher.at < 6
     assert _saved(asked.out) == ["din.base.1"]
