@@ -45,7 +45,7 @@ class Loop(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Augmented vectors, (R, d_aug)."""
         gates = self.gate[stream](x).softmax(dim=1)  # (R, E)
-        experts = nn.ModuleList([*self.shared, *self.dedicated[stream]])  # type: ignore[misc]  # a ModuleList is iterable
+        experts = nn.ModuleList([*self.shared, *self.dedicated[stream]])
         answers = torch.stack([expert(x) for expert in experts], dim=1)  # (R, E, d_aug)
         z: Tensor = (gates.unsqueeze(2) * answers).sum(dim=1)  # (R, d_aug)
         return z
