@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help demo test test-browser check bench docs clean
+.PHONY: help demo test test-browser test-vllm check bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test: ## unit, conformance and integration tests on a real broker and vector sto
 
 test-browser: ## the page in a real Chromium (needs one: apt-get install chromium)
 	@scripts/test tests/browser -m browser $(ARGS)
+
+test-vllm: ## extraction and batches on a real vLLM with a tiny model (the first time: 6 GB into .venv-vllm)
+	@scripts/test-vllm $(ARGS)
 
 check: ## ruff, mypy and the direction of imports
 	@scripts/check

@@ -38,13 +38,15 @@ def throw_away() -> Iterator[Settings]:
 
 
 @contextlib.contextmanager
-def role_process(settings: Settings, *roles: str, wait: bool = True) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def role_process(
+    settings: Settings, *roles: str, wait: bool = True, port: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """`reki run ROLE...`, ready (or only started): the process, and the seconds from its start to a ready answer.
 
     Raises:
         RuntimeError: It ended or was not ready in time; with the end of its log.
     """
-    port = settings.rank.port if "rank" in roles else free_port()
+    port = settings.rank.port if "rank" in roles else port or free_port()
     metrics = settings.metrics_port if "rank" in roles else port
     environment = {**os.environ, **environment_of(settings.model_copy(update={"metrics_port": metrics})), "OMP_NUM_THREADS": "1"}
     log = settings.home / f"{'-'.join(roles)}.log"

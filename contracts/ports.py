@@ -99,6 +99,14 @@ class KnowledgeBackend(Protocol):
         """The tier of what it makes: where better knowledge stands already, it need not be asked."""
         ...
 
+    def known(self, request: KnowledgeRequest) -> Knowledge | None:
+        """An answer that is there without asking, such as a kept one; None where there is none."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when a request would be sent at once: what is asked later waits here, not in the backend."""
+        ...
+
     async def extract(self, request: KnowledgeRequest) -> Knowledge:
         """Knowledge for one subject.
 

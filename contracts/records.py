@@ -32,7 +32,16 @@ Vector = Annotated[bytes, Meta(min_length=4, max_length=65_536, description="raw
 Action = Literal["view", "click", "read", "like", "dislike", "rate", "purchase", "share", "skip"]
 Tier = Literal["attributes", "collective", "individual"]
 Mode = Literal["individual", "collective"]
-Reason = Literal["new_item", "changed_item", "new_interactions", "imported"]
+Reason = Literal[
+    "new_item",
+    "changed_item",
+    "new_interactions",
+    "drift",
+    "old_knowledge",
+    "new_cluster",
+    "moved_cluster",
+    "grown_cluster",
+]
 ModelState = Literal["trained", "ready", "retired"]
 
 
@@ -88,8 +97,20 @@ class HistoryEntry(InnerRecord, frozen=True, kw_only=True):
     attributes: dict[str, tuple[str, ...]] = {}
 
 
+class Member(InnerRecord, frozen=True, kw_only=True):
+    """One member of a cluster, near its centre, as a prompt shows it: the summary of what is known of it."""
+
+    subject: SubjectId
+    text: Phrase
+
+
 class KnowledgeRequest(InnerRecord, frozen=True, kw_only=True):
-    """One subject needs knowledge. Self-contained: an extract worker needs no other state to answer it."""
+    """One subject needs knowledge: an item (``item``), a user (``history``) or a cluster (``members``, ``common``).
+
+    Self-contained but for ``previous``, the summary of the knowledge that stands: the extract stage puts it in when it asks, and
+    then asks only about the part of ``history`` that is newer than ``previous_as_of_ms``. ``common`` maps a factor to what most
+    members share. ``cluster_size`` counts all members.
+    """
 
     subject: SubjectId
     mode: Mode
@@ -100,13 +121,20 @@ class KnowledgeRequest(InnerRecord, frozen=True, kw_only=True):
     source_hash: str
     item: ItemEvent | None = None
     history: tuple[HistoryEntry, ...] = ()
+    previous: Phrase = ""
+    previous_as_of_ms: Ms = 0
+    members: tuple[Member, ...] = ()
+    common: dict[str, tuple[str, ...]] = {}
+    cluster_size: int = 0
 
 
 class Knowledge(InnerRecord, frozen=True, kw_only=True):
     """What a language model (or, labelled as such, the subject's own attributes) says of one subject, factor by factor.
 
     ``source_hash`` is the hash of what it was made from (`extractor.planning.content_hash`); empty where not known.
-    ``tokens_*`` are None where no language model was asked or its provider did not say.
+    ``tokens_*`` are None where no language model was asked or its provider did not say; ``tokens_cached`` of ``tokens_in`` came
+    out of the server's prefix cache. ``cluster`` is where the text of tier collective comes from; ``shared_from`` the subject
+    whose answer this is, where two items are near-duplicates.
     """
 
     subject: SubjectId
@@ -122,6 +150,27 @@ class Knowledge(InnerRecord, frozen=True, kw_only=True):
     source_hash: str = ""
     tokens_in: int | None = None
     tokens_out: int | None = None
+    tokens_cached: int | None = None
+    cluster: str = ""
+    shared_from: str = ""
+
+
+class Cluster(InnerRecord, frozen=True, kw_only=True):
+    """One cluster of items or users: the newest state of its centre, (32,) in the projected space of the encoder.
+
+    ``subject`` is ``cluster:item-<n>`` or ``cluster:user-<n>``. ``space`` names encoder and projection: only vectors of the same
+    space can be compared with ``centre``. ``n_learnt`` counts the vectors that moved the centre so far. ``asked_*`` is how it was
+    when it was last asked about; empty and 0 before.
+    """
+
+    subject: SubjectId
+    centre: Vector
+    space: str
+    n_learnt: int
+    n_members: int
+    as_of_ms: Ms
+    asked_centre: bytes = b""
+    asked_n_members: int = 0
 
 
 class EncodedKnowledge(InnerRecord, frozen=True, kw_only=True):

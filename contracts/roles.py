@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Final
 
-ROLES: Final = ("plan", "extract", "encode", "augment", "join", "train", "rank")
+ROLES: Final = ("plan", "extract", "cluster", "encode", "augment", "join", "train", "rank")

@@ -72,6 +72,16 @@ class Plan(Section):
     )
     history: Positive = Field(30, description="interactions kept per user for prompts")
     batch: Positive = Field(500, description="events taken at once")
+    min_gap_s: Annotated[float, Field(ge=0)] = Field(
+        5, description="two requests about one user are at least so far apart (broker's time); what falls due earlier waits"
+    )
+    max_age_hours: Annotated[float, Field(ge=0)] = Field(
+        168, description="knowledge of a user who is active is asked for again after this (broker's time); 0: never"
+    )
+    drift: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="ADWIN's delta on the distance of likes from the user's knowledge; smaller: rarer; 0: not watched"
+    )
+    max_vectors: Positive = Field(200_000, description="items and users whose place is kept for drift (350 bytes each)")
 
 
 class Extract(Section):
@@ -86,6 +96,37 @@ class Extract(Section):
     timeout_s: Seconds = Field(60, description="of one request")
     retries: Positive = Field(5, description="tries of one request before it goes back in the queue")
     max_answer_tokens: Positive = Field(400, description="bound on one answer")
+    tokens_per_minute: Annotated[int, Field(ge=0)] = Field(0, description="in and out, of one worker; 0: no bound")
+    tokens_per_day: Annotated[int, Field(ge=0)] = Field(0, description="in and out, of one worker, UTC day; 0: no bound")
+    price_in: Annotated[float, Field(ge=0)] = Field(0, description="of a million prompt tokens, for the cost counter")
+    price_out: Annotated[float, Field(ge=0)] = Field(0, description="of a million answer tokens")
+    breaker_failures: Positive = Field(5, description="failures in a row after which the server is left alone")
+    breaker_s: Seconds = Field(10, description="for how long, before one request tries it again")
+    stand_in_after_s: Annotated[float, Field(ge=0)] = Field(
+        2, description="a subject without knowledge that waits longer gets the tier below first"
+    )
+    individual: bool = Field(
+        default=True, description="ask about single items and users where the budget allows; off: clusters only"
+    )
+    max_waiting: Positive = Field(100_000, description="requests held; beyond it the rest waits on Kafka")
+    cache_mib: Annotated[int, Field(ge=0)] = Field(256, description="answers kept on disk by prompt; 0: none")
+    near_duplicate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9, description="Jaccard similarity of two items' words above which they share an answer; 0: never"
+    )
+
+
+class Collective(Section):
+    """One answer for many: clusters of items and users. Only with a language model (`extract.backend`)."""
+
+    item_clusters: Annotated[int, Field(ge=0)] = Field(100, description="clusters of items; 0: none")
+    user_clusters: Annotated[int, Field(ge=0)] = Field(100, description="clusters of users; 0: none")
+    min_members: Positive = Field(5, description="members before a cluster is asked about")
+    members_shown: Positive = Field(8, description="members nearest to the centre that a prompt shows")
+    moved: Annotated[float, Field(gt=0)] = Field(
+        0.3, description="a centre that moved so far (of the mean distance between centres) is asked about again"
+    )
+    grown: Annotated[float, Field(gt=1)] = Field(2, description="a cluster so many times as large is asked about again")
+    publish_every_s: Seconds = Field(5, description="how often changed centres go out")
 
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -173,6 +214,7 @@ class Settings(BaseSettings):
     encoder: Encoder = Encoder()
     plan: Plan = Plan()
     extract: Extract = Extract()
+    collective: Collective = Collective()
     hein: Hein = Hein()
     model: Model = Model()
     train: Train = Train()

@@ -37,6 +37,8 @@ INTERACTIONS: Final = Topic(name="interactions", key="user", record=records.Inte
 REQUESTS: Final = Topic(name="knowledge-requests", key="subject", record=records.KnowledgeRequest, kept="by time")
 IMPORTED: Final = Topic(name="imported-knowledge", key="subject", record=records.Knowledge, kept="compacted")
 KNOWLEDGE: Final = Topic(name="knowledge", key="subject", record=records.Knowledge, kept="compacted")
+CLUSTERS: Final = Topic(name="clusters", key="subject", record=records.Cluster, kept="compacted", wire="msgpack")
+CLUSTER_KNOWLEDGE: Final = Topic(name="cluster-knowledge", key="subject", record=records.Knowledge, kept="compacted")
 ENCODINGS: Final = Topic(name="encodings", key="subject", record=records.EncodedKnowledge, kept="by time", wire="msgpack")
 VECTORS: Final = Topic(name="vectors", key="subject", record=records.AugmentedVector, kept="compacted", wire="msgpack")
 RANK_REQUESTS: Final = Topic(name="rank-requests", key="user", record=records.RankRequest, kept="by time")
@@ -51,6 +53,8 @@ TOPICS: Final[tuple[Topic, ...]] = (
     REQUESTS,
     IMPORTED,
     KNOWLEDGE,
+    CLUSTERS,
+    CLUSTER_KNOWLEDGE,
     ENCODINGS,
     VECTORS,
     RANK_REQUESTS,
@@ -59,3 +63,23 @@ TOPICS: Final[tuple[Topic, ...]] = (
     MODELS,
     DEAD_LETTERS,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Changelog:
+    """The compacted topic behind a table of one role: bytes that nobody else reads, partitioned as the topics of the role."""
+
+    role: str
+    table: str
+
+    @property
+    def name(self) -> str:
+        """Such as ``plan-users-changelog``."""
+        return f"{self.role}-{self.table}-changelog"
+
+
+PLANNED_ITEMS: Final = Changelog("plan", "items")
+PLANNED_USERS: Final = Changelog("plan", "users")
+EXTRACTED: Final = Changelog("extract", "subjects")
+
+CHANGELOGS: Final = (PLANNED_ITEMS, PLANNED_USERS, EXTRACTED)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from contracts.errors import DatasetError
 from contracts.subjects import split_subject
-from extractor.answers import RejectedAnswerError
+from extractor.answers import RejectedAnswerError, Rejection
 from extractor.chat import Asked, knowledge_of, read_reply, request_body
 
 if TYPE_CHECKING:
@@ -24,16 +24,19 @@ if TYPE_CHECKING:
     from extractor.prompts import Prompt
     from extractor.scenario import Scenario
 
+NoAnswer = Literal["line too long", "not a batch line", "server error"]
 MAX_LINE_BYTES: Final = 1_000_000
 _N_FIELDS: Final = 4
+_MAX_REASON_CHARS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadAnswer:
-    """A line of an answer file that is no knowledge. ``line`` counts from 1."""
+    """A line of an answer file that is no knowledge. ``line`` counts from 1; ``kind`` is fixed, so it can be counted."""
 
     line: int
     custom_id: str
+    kind: NoAnswer | Rejection
     reason: str
 
 
@@ -118,7 +121,7 @@ def read_answers(path: Path, scenario: Scenario) -> Iterator[Knowledge | BadAnsw
             while raw := lines.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(raw) > MAX_LINE_BYTES:
-                    yield BadAnswer(line=number, custom_id="", reason=f"longer than {MAX_LINE_BYTES} bytes")
+                    yield BadAnswer(line=number, custom_id="", kind="line too long", reason=f"longer than {MAX_LINE_BYTES} bytes")
                     while raw and not raw.endswith(b"\n"):
                         raw = lines.readline(MAX_LINE_BYTES)
                 elif raw.strip():
@@ -137,7 +140,10 @@ def _read_line(number: int, raw: bytes, scenario: Scenario) -> Knowledge | BadAn
         asked, _ = split_custom_id(name)
         if line.response is None or line.response.status_code != HTTPStatus.OK:
             said = str(line.error or (bytes(line.response.body) if line.response else "nothing"))
-            return BadAnswer(line=number, custom_id=name, reason=f"the server answered with an error: {said[:200]}")
+            reason = f"the server answered with an error: {said[:200]}"
+            return BadAnswer(line=number, custom_id=name, kind="server error", reason=reason)
         return knowledge_of(read_reply(line.response.body), scenario, asked, backend="batch")
-    except (ValueError, RecursionError, RejectedAnswerError) as error:  # msgspec's and unicode's errors are ValueErrors
-        return BadAnswer(line=number, custom_id=name, reason=str(error)[:400])
+    except RejectedAnswerError as error:
+        return BadAnswer(line=number, custom_id=name, kind=error.reason, reason=str(error)[:_MAX_REASON_CHARS])
+    except (ValueError, RecursionError) as error:  # msgspec's and unicode's errors are ValueErrors
+        return BadAnswer(line=number, custom_id=name, kind="not a batch line", reason=str(error)[:_MAX_REASON_CHARS])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from contracts.records import Knowledge, KnowledgeRequest
+from contracts.records import Knowledge, KnowledgeRequest, Tier
 from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError, parse_answer
 from extractor.prompts import Prompt, prompt_version
@@ -26,11 +26,23 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class PromptDetails(msgspec.Struct):
+    """How many of the prompt's tokens came out of the server's prefix cache."""
+
+    cached_tokens: int | None = None
+
+
 class Usage(msgspec.Struct):
     """Tokens as the server counted them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Of ``prompt_tokens``, those out of the prefix cache; None where the server does not say."""
+        return None if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
 
 
 class ChatReply(msgspec.Struct):
@@ -81,6 +93,11 @@ class Asked:
         )
 
 
+def tier_of(subject: str) -> Tier:
+    """The tier of a model's answer: of one item or user ``individual``, of a cluster ``collective``."""
+    return "collective" if split_subject(subject)[0] == "cluster" else "individual"
+
+
 def knowledge_of(reply: ChatReply, scenario: Scenario, asked: Asked, *, backend: str) -> Knowledge:
     """The knowledge in a reply: its answer parsed and checked, its tokens counted.
 
@@ -99,7 +116,7 @@ def knowledge_of(reply: ChatReply, scenario: Scenario, asked: Asked, *, backend:
         subject=asked.subject,
         factors=factors,
         summary=summary,
-        tier="individual",
+        tier=tier_of(asked.subject),
         backend=backend,
         scenario=scenario.name,
         prompt_version=prompt_version(scenario),
@@ -109,4 +126,5 @@ def knowledge_of(reply: ChatReply, scenario: Scenario, asked: Asked, *, backend:
         source_hash=asked.source_hash,
         tokens_in=usage.prompt_tokens,
         tokens_out=usage.completion_tokens,
+        tokens_cached=usage.cached_tokens,
     )

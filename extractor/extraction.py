@@ -1,27 +1,35 @@
-"""The extract stage: requests to knowledge, imported knowledge first, the backend for the rest, nothing lost on the way."""
+"""The extract stage: who is asked, what stands in until the answer is there, and which answer counts. One call per event.
+
+A subject is in one of three states, all in its `Subject`:
+
+    waiting            asked is in the queue; what stands is of an earlier request, of a tier below, or nothing
+    served from below  the language model is not asked (`extract.individual`), or its answer could not be used
+    answered           what stands answers asked
+
+What was imported for a subject waits under it and answers a request that it fits without asking. Nothing is said that is no
+better than what stands (`contracts.precedence`). The stage changes its states at once and gives back what is to be said; whoever
+calls it makes first the one and then the other safe (`streams.roles.steps`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from contracts.errors import AnswerError, RecordError
 from contracts.precedence import supersedes
-from contracts.records import Knowledge, KnowledgeRequest, Tier
+from contracts.records import EncodedKnowledge, Knowledge, KnowledgeRequest, Tier
 from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError
 from extractor.backends.attributes import AttributesBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from contracts.ports import KnowledgeBackend
+    from contracts.settings import Extract
+    from extractor.asking import Answer
     from extractor.scenario import Scenario
-
 
 Standing = tuple[Tier, int, str]
 """What decides between two answers about one subject: tier, as_of_ms, source_hash (`contracts.precedence`)."""
@@ -32,17 +40,56 @@ def standing(made: Knowledge) -> Standing:
     return made.tier, made.as_of_ms, made.source_hash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToExtract:
-    """A request, with what is there for its subject: what was imported, and what stands (the last answer sent)."""
+class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What extraction keeps of a subject.
 
-    request: KnowledgeRequest
+    ``asked`` is its last request, from ``offset`` of its partition, with its text only as long as a better answer than what
+    stands may need it. ``said`` is the summary of what stands where a language model wrote it, for the next update.
+    """
+
     imported: Knowledge | None = None
+    asked: KnowledgeRequest | None = None
+    offset: int = -1
+    waiting: bool = False
     stands: Standing | None = None
+    said: str = ""
+    cluster: str = ""
 
-    def improves(self, answer: Standing) -> bool:
-        """Whether an answer is better or newer than what stands."""
-        return supersedes(self.request.subject, answer, self.stands)
+
+class States(Protocol):
+    """The subjects of this worker."""
+
+    def get(self, subject: str) -> Subject | None:
+        """What is kept of a subject."""
+        ...
+
+    def put(self, subject: str, state: Subject | None) -> None:
+        """Keep it; None: forget the subject."""
+        ...
+
+
+class Queue(Protocol):
+    """Where requests wait for the language model: `extractor.asking.Asking`."""
+
+    def ask(self, request: KnowledgeRequest) -> None:
+        """Ask when its turn comes; replaces what waits for the same subject."""
+        ...
+
+    def forget(self, subject: str) -> None:
+        """Ask no more about a subject."""
+        ...
+
+
+class Clusters(Protocol):
+    """Who is like whom: `extractor.membership.Membership`."""
+
+    def nearest(self, encoded: EncodedKnowledge) -> str:
+        """The subject of the cluster that a vector is nearest to; empty where there is none."""
+        ...
+
+    def member_knowledge(self, own: Knowledge, cluster: str) -> Knowledge | None:
+        """Knowledge of tier collective: the cluster's text with the member's own; None where nothing is known of the cluster."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +97,18 @@ class ExtractionFailure:
     """A request that no knowledge can be made for, however often it is tried: it belongs into the dead letters."""
 
     request: KnowledgeRequest
+    offset: int
     reason: str
 
 
-Result = Knowledge | ExtractionFailure | None
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A subject that is gone."""
+
+    subject: str
+
+
+Said = Knowledge | Removal | ExtractionFailure
 
 
 def usable_import(request: KnowledgeRequest, imported: Knowledge) -> bool:
@@ -70,89 +125,231 @@ def usable_import(request: KnowledgeRequest, imported: Knowledge) -> bool:
 
 
 class Extraction:
-    """Makes knowledge for batches of requests.
+    """The stage.
 
-    ``counts`` tells where it came from: ``imported``, ``made``, ``stood in: <reason>`` (the backend's answer could not be used,
-    so the subject's own attributes stand in, labelled as such), ``kept`` (what stands is as good and as new, so there is nothing
-    to say: the backend was not asked, or its answer was no better) and ``failed``.
+    ``counts`` tells what became of requests: ``imported``, ``made``, ``stood in: <reason>`` (the model's answer could not be
+    used, so the tier below is what there is), ``kept`` (what stands is as good and as new), ``failed``, and while they wait or
+    where nobody asks for them: ``attributes first`` and ``collective``. ``n_spared`` counts requests that were not made because
+    their subject is served by its cluster for good (`extract.individual` off).
 
     Args:
-        backend: Who is asked.
-        scenario: For the stand-in.
+        settings: When the tier below stands in, and whether single subjects are asked about.
+        scenario: For the tier below.
+        states: What is kept of the subjects.
+        queue: Of the language model; None: there is none, attributes are all there is.
+        clusters: None: nobody clusters.
     """
 
-    def __init__(self, backend: KnowledgeBackend, scenario: Scenario) -> None:
+    def __init__(
+        self, settings: Extract, scenario: Scenario, states: States, queue: Queue | None = None, clusters: Clusters | None = None
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._backend = backend
-        self._attributes = AttributesBackend(scenario)
-        self._answered: dict[_Key, Knowledge] = {}  # of a batch that failed half-way: paid for already
+        self.n_spared = 0
+        self._settings = settings
+        self._attributes: Final = AttributesBackend(scenario)
+        self._states = states
+        self._queue = queue
+        self._clusters = clusters
+        self._late: dict[
+            str, float
+        ] = {}  # who may need a stand-in, and when (s): in the order of time, since all wait equally long
+        self._members: defaultdict[str, set[str]] = defaultdict(set)  # by cluster
 
-    async def extract_many(self, requests: Sequence[ToExtract]) -> list[Result]:
-        """One result per request, in their order; None where what stands is kept.
-
-        Args:
-            requests: In the order in which the backend is to be asked.
+    def requested(self, request: KnowledgeRequest, offset: int, now_s: float) -> list[Said]:
+        """A request: answered by what was imported, by what stands, or asked.
 
         Raises:
-            UnavailableError: The model server does not answer. Call again with the same requests: what was answered before is not
-                asked again.
-            SettingsError: The model server refuses the key, the model or the address.
+            RecordError: There is no language model, and nothing to take from the request's attributes.
         """
-        self._answered = {key: self._answered[key] for key in (_key(one.request) for one in requests) if key in self._answered}
-        tasks: dict[_Key, asyncio.Task[tuple[str, Result]]] = {}
-        for one in requests:
-            if _key(one.request) not in tasks:  # delivered twice in one batch: asked once
-                tasks[_key(one.request)] = asyncio.create_task(self._one(one))
+        subject, before = request.subject, self._states.get(request.subject) or Subject()
+        state = msgspec.structs.replace(before, asked=request, offset=offset, waiting=False)
+        imported = before.imported
+        if imported is not None and usable_import(request, imported) and self._improves(state, imported):
+            self.counts["imported"] += 1
+            return self._say(subject, state, msgspec.structs.replace(imported, trigger_ms=request.trigger_ms))
+        if not supersedes(subject, (self._tier(subject), request.as_of_ms, request.source_hash), before.stands):
+            self.counts["kept"] += 1
+            return self._keep(subject, state)
+        if self._queue is None:
+            return self._without_a_model(subject, state, request)
+        if not (self._settings.individual or _is_cluster(subject)):
+            self.n_spared += 1
+            return self._from_below(subject, state)
+        self._ask(subject, msgspec.structs.replace(state, waiting=True), now_s)
+        return []
+
+    def imported(self, subject: str, imported: Knowledge | None, trigger_ms: int) -> list[Said]:
+        """Knowledge made elsewhere (None: it is taken back); used at once where its subject was asked about and it is better."""
+        state = msgspec.structs.replace(self._states.get(subject) or Subject(), imported=imported)
+        if (
+            imported is None
+            or state.asked is None
+            or not usable_import(state.asked, imported)
+            or not self._improves(state, imported)
+        ):
+            return self._keep(subject, state)
+        asked = state.asked
+        if not supersedes(subject, (self._tier(subject), asked.as_of_ms, asked.source_hash), standing(imported)):
+            state = self._answered(subject, state)
+        return self._say(subject, state, msgspec.structs.replace(imported, trigger_ms=trigger_ms))
+
+    def removed(self, subject: str) -> list[Said]:
+        """A subject is gone, but for its import, which its own topic takes back: between two topics there is no order."""
+        before = self._states.get(subject) or Subject()
+        self._leave(subject, before)
+        self._keep(subject, Subject(imported=before.imported))
+        return [Removal(subject)]
+
+    def answered(self, answer: Answer) -> list[Said]:
+        """What the language model said of a request."""
+        request, result = answer
+        state = self._states.get(request.subject)
+        if state is None or state.asked is None:
+            return []  # removed meanwhile
+        is_last = (state.asked.as_of_ms, state.asked.source_hash) == (request.as_of_ms, request.source_hash)
+        if is_last:
+            state = self._answered(request.subject, state)
+        elif not isinstance(result, Knowledge):
+            return []  # a newer request is under way
+        if isinstance(result, Knowledge):
+            if not self._improves(state, result):
+                self.counts["kept"] += 1
+                return self._keep(request.subject, state)
+            self.counts["made"] += 1
+            return self._say(request.subject, state, result)
+        if isinstance(result, AnswerError):
+            reason = result.reason if isinstance(result, RejectedAnswerError) else "other"
+            self.counts[f"stood in: {reason}"] += 1
+            return self._from_below(request.subject, state, counted=True)
+        self.counts["failed"] += 1
+        self._keep(request.subject, state)
+        words = str(result) if isinstance(result, RecordError) else f"{type(result).__name__}: {result}"
+        return [ExtractionFailure(request=request, offset=state.offset, reason=words)]
+
+    def stand_ins(self, now_s: float) -> list[Said]:
+        """What the tier below says of subjects that have waited long enough."""
+        said: list[Said] = []
+        while self._late and next(iter(self._late.values())) <= now_s:
+            subject = next(iter(self._late))
+            del self._late[subject]
+            state = self._states.get(subject)
+            if state is not None and state.waiting:
+                said += self._from_below(subject, state)
+        return said
+
+    def encoded(self, encoded: EncodedKnowledge) -> list[Said]:
+        """Where a subject's own text is among the vectors: its cluster may say more of it."""
+        state = self._states.get(encoded.subject)
+        if self._clusters is None or state is None or encoded.tier != "attributes" or not _has_text(state):
+            return []
+        cluster = self._clusters.nearest(encoded)
+        if cluster == state.cluster:
+            return []
+        self._members[state.cluster].discard(encoded.subject)
+        return self._from_below(encoded.subject, msgspec.structs.replace(state, cluster=cluster))
+
+    def cluster_said(self, cluster: str) -> list[Said]:
+        """There is news of a cluster: its members that have nothing better get it."""
+        said: list[Said] = []
+        for subject in [*self._members[cluster]]:
+            state = self._states.get(subject)
+            if state is not None and _has_text(state):
+                said += self._from_below(subject, state)
+        return said
+
+    def arrived(self, subject: str, state: Subject, now_s: float) -> None:
+        """A subject of another worker, or of the time before a restart, is here now: ask again what was not answered."""
+        if state.cluster:
+            self._members[state.cluster].add(subject)
+        if state.waiting and self._queue is not None:
+            self._ask(subject, state, now_s)
+
+    def gone(self, subject: str, state: Subject) -> None:
+        """A subject is another worker's now."""
+        self._leave(subject, state)
+
+    def _tier(self, subject: str) -> Tier:
+        """The tier of the best answer that can be had."""
+        if _is_cluster(subject):
+            return "collective"
+        return "attributes" if self._queue is None else "individual"
+
+    def _improves(self, state: Subject, answer: Knowledge) -> bool:
+        return supersedes(answer.subject, standing(answer), state.stands)
+
+    def _without_a_model(self, subject: str, state: Subject, request: KnowledgeRequest) -> list[Said]:
+        if _is_cluster(subject):
+            self.counts["no language model"] += 1  # an import may answer it
+            return self._keep(subject, state)
+        self.counts["made"] += 1
+        return self._say(subject, state, self._attributes.described(request))
+
+    def _ask(self, subject: str, state: Subject, now_s: float) -> None:
+        assert state.asked is not None
+        assert self._queue is not None
+        request = state.asked
+        if state.said and state.stands is not None:
+            request = msgspec.structs.replace(request, previous=state.said, previous_as_of_ms=state.stands[1])
+        self._states.put(subject, state)
+        self._queue.ask(request)
+        self._late.pop(subject, None)
+        if not _is_cluster(subject):
+            self._late[subject] = now_s + self._settings.stand_in_after_s
+
+    def _from_below(self, subject: str, state: Subject, *, counted: bool = False) -> list[Said]:
+        """What can be said without asking about the subject itself, if that is better than what stands."""
+        if state.asked is None or _is_cluster(subject):
+            return self._keep(subject, state)
         try:
-            if tasks:
-                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            pending = [task for task in tasks.values() if not task.done()]
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
-        for task in tasks.values():
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-        answers = {key: task.result() for key, task in tasks.items()}
-        self._answered = {}
-        self.counts.update(label for label, _ in answers.values())
-        return [answers[_key(one.request)][1] for one in requests]
+            made = self._attributes.described(state.asked)
+        except RecordError:  # where the model was asked it says so too, and the request becomes a dead letter
+            return self._keep(subject, state)
+        if self._clusters is not None and state.cluster:
+            made = self._clusters.member_knowledge(made, state.cluster) or made
+        if not self._improves(state, made):
+            return self._keep(subject, state)
+        if not counted:
+            self.counts["collective" if made.tier == "collective" else "attributes first"] += 1
+        return self._say(subject, state, made)
 
-    async def aclose(self) -> None:
-        """Let go of the backend's connections."""
-        await self._backend.aclose()
+    def _answered(self, subject: str, state: Subject) -> Subject:
+        """The state of a subject that nobody has to be asked about any more."""
+        self._late.pop(subject, None)
+        if state.waiting and self._queue is not None:
+            self._queue.forget(subject)
+        return msgspec.structs.replace(state, waiting=False)
 
-    async def _one(self, one: ToExtract) -> tuple[str, Result]:
-        """How one result came about, for ``counts``, and the result."""
-        request, imported = one.request, one.imported
-        if request.mode == "collective" or split_subject(request.subject)[0] == "cluster":
-            reason = "got mode `collective`; wanted `individual`; collective extraction is not built yet"
-            return "failed", ExtractionFailure(request=request, reason=reason)
-        if imported is not None and usable_import(request, imported) and one.improves(standing(imported)):
-            return "imported", msgspec.structs.replace(imported, trigger_ms=request.trigger_ms)
-        if not one.improves((self._backend.tier, request.as_of_ms, request.source_hash)):
-            return "kept", None
-        try:
-            label, knowledge = await self._made(request)
-        except RecordError as error:
-            return "failed", ExtractionFailure(request=request, reason=str(error))
-        return (label, knowledge) if one.improves(standing(knowledge)) else ("kept", None)
+    def _say(self, subject: str, state: Subject, made: Knowledge) -> list[Said]:
+        said = made.summary if made.tier == "individual" else ""
+        self._keep(subject, msgspec.structs.replace(state, stands=standing(made), said=said))
+        return [made]
 
-    async def _made(self, request: KnowledgeRequest) -> tuple[str, Knowledge]:
-        if (before := self._answered.get(_key(request))) is not None:
-            return "made", msgspec.structs.replace(before, trigger_ms=request.trigger_ms)
-        try:
-            knowledge = await self._backend.extract(request)
-        except AnswerError as error:
-            reason = error.reason if isinstance(error, RejectedAnswerError) else "other"
-            return f"stood in: {reason}", await self._attributes.extract(request)
-        self._answered[_key(request)] = knowledge
-        return "made", knowledge
+    def _keep(self, subject: str, state: Subject) -> list[Said]:
+        """Keep a state; the text of its request only where it may still be needed."""
+        asked = state.asked
+        if asked is not None and not self._needs_text(state):
+            asked = msgspec.structs.replace(asked, item=None, history=(), members=(), common={})
+            state = msgspec.structs.replace(state, asked=asked)
+        if state.cluster:
+            self._members[state.cluster].add(subject)
+        self._states.put(subject, None if state == Subject() else state)
+        return []
 
+    def _needs_text(self, state: Subject) -> bool:
+        if state.waiting:
+            return True
+        return self._clusters is not None and state.stands is not None and state.stands[0] != "individual"
 
-_Key = tuple[str, int, str]
+    def _leave(self, subject: str, state: Subject) -> None:
+        self._members[state.cluster].discard(subject)
+        self._late.pop(subject, None)
+        if self._queue is not None:
+            self._queue.forget(subject)
 
 
-def _key(request: KnowledgeRequest) -> _Key:
-    return request.subject, request.as_of_ms, request.source_hash
+def _is_cluster(subject: str) -> bool:
+    return split_subject(subject)[0] == "cluster"
+
+
+def _has_text(state: Subject) -> bool:
+    return state.asked is not None and (state.asked.item is not None or bool(state.asked.history))

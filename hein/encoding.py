@@ -9,13 +9,11 @@ import msgspec
 
 from contracts.ports import Matrix, TextEncoder, VectorRow, VectorStore
 from contracts.records import EncodedKnowledge, Knowledge
+from hein.documents import Version, versions_before, write_document
 from hein.standing import Standing, standing
-from hein.stores.rows import MAX_DOCUMENT_BYTES
 from hein.text import knowledge_text, text_hash
 
-_json: Final = msgspec.json.Encoder()
 _knowledge: Final = msgspec.json.Decoder(Knowledge)
-_CUT: Final = 64  # characters of a factor that always stay
 
 
 class Encoding:
@@ -57,6 +55,10 @@ class Encoding:
         }
         vectors = self._vectors({subject: text for subject, text in texts.items() if subject not in reused})
         self.n_reused += len(reused)
+        came: dict[str, list[Knowledge]] = {subject: [] for subject in texts}
+        for record in records:
+            if record.subject in came:
+                came[record.subject].append(record)
         rows: list[VectorRow] = []
         to_write: list[VectorRow] = []
         for entry in stands:
@@ -65,7 +67,8 @@ class Encoding:
                 rows.append(reused[subject])
                 continue
             vector = vectors[subject] if subject in vectors else reused[subject].vector
-            rows.append(self._row(entry.record, vector, texts[subject]))
+            versions = versions_before(came[subject], stored.get(subject))
+            rows.append(self._row(entry.record, vector, texts[subject], versions))
             to_write.append(rows[-1])
         self._store.upsert(to_write)
         return [self._encoded(row) for row in rows]
@@ -97,7 +100,9 @@ class Encoding:
         self.n_encoded += len(texts)
         return dict(zip(texts, self._encoder.encode(list(texts.values())), strict=True))
 
-    def _row(self, record: Knowledge, vector: Matrix, text: str) -> VectorRow:
+    def _row(self, record: Knowledge, vector: Matrix, text: str, versions: tuple[Version, ...]) -> VectorRow:
+        document, is_cut = write_document(record, versions)
+        self.n_cut += is_cut
         return VectorRow(
             subject=record.subject,
             vector=vector,
@@ -106,19 +111,8 @@ class Encoding:
             trigger_ms=record.trigger_ms,
             source_hash=record.source_hash,
             text_hash=self._hash(text),
-            document=self._document(record),
+            document=document,
         )
-
-    def _document(self, record: Knowledge) -> str:
-        document = _json.encode(record)
-        if len(document) > MAX_DOCUMENT_BYTES:
-            self.n_cut += 1
-        longest = max(map(len, record.factors.values()), default=0)
-        while len(document) > MAX_DOCUMENT_BYTES and longest > _CUT:
-            longest //= 2
-            factors = {factor: text[:longest] for factor, text in record.factors.items()}
-            document = _json.encode(msgspec.structs.replace(record, factors=factors))
-        return document.decode()
 
     def _encoded(self, row: VectorRow) -> EncodedKnowledge:
         return EncodedKnowledge(

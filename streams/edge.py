@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import Counter
 
@@ -12,13 +13,21 @@ from contracts.codec import Record
 from contracts.errors import RecordError
 from contracts.records import DeadLetter
 from streams.messages import RawRecord, record_of
-from streams.publisher import KafkaPublisher, wall_ms
+from streams.publisher import wall_ms
 
 log = logging.getLogger(__name__)
 
 RECORDS_IN = Counter("reki_records_in", "records read by a role", ["role", "topic"])
 DEAD_LETTERS = Counter("reki_dead_letters", "records that a role could not use", ["role", "topic"])
 _KEPT_BYTES = 500_000  # of a record that is kept in a dead letter: two of them and base64 stay below Kafka's message limit
+
+
+class TakesDeadLetters(Protocol):
+    """Where records go that cannot be used: a publisher, or a role that sends them with its results."""
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Take one; safe after the next flush."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +43,7 @@ class Admitted:
         return self.raw.key_text
 
 
-def admit(role: str, messages: Iterable[RawRecord], publisher: KafkaPublisher) -> list[Admitted]:
+def admit(role: str, messages: Iterable[RawRecord], publisher: TakesDeadLetters) -> list[Admitted]:
     """The messages that fit their schema, in order; the others are sent to dead-letters (flush before committing)."""
     admitted: list[Admitted] = []
     for message in messages:
@@ -54,7 +63,7 @@ def read(message: RawRecord) -> Record | None:
         return None
 
 
-def dead_letter(role: str, message: RawRecord, reason: str, publisher: KafkaPublisher) -> None:
+def dead_letter(role: str, message: RawRecord, reason: str, publisher: TakesDeadLetters) -> None:
     """Put one message into the dead letters: its first 500,000 bytes, where it came from, and why."""
     DEAD_LETTERS.labels(role, message.topic.name).inc()
     log.warning("dead letter: %s[%d]@%d: %s", message.topic.name, message.partition, message.offset, reason[:500])

@@ -16,23 +16,25 @@ from typing import Final
 from contracts.errors import DatasetError, SettingsError
 from contracts.records import ItemEvent, Knowledge, KnowledgeRequest
 from contracts.settings import Settings
-from contracts.subjects import Kind, split_subject
-from contracts.topics import IMPORTED, ITEMS, KNOWLEDGE, REQUESTS, Topic
+from contracts.topics import CLUSTER_KNOWLEDGE, IMPORTED, ITEMS, KNOWLEDGE, REQUESTS, Topic
 from extractor.batch_file import write_requests
 from extractor.checking import CHARS_PER_TOKEN
-from extractor.exporting import OpenQuestions, Why, WhyNot
+from extractor.exporting import AskedTier, OpenQuestions, Side, Why, WhyNot, side_of
 from extractor.prompts import Prompt
 from extractor.scenario import Scenario
 from streams.tail import Tail, Tailed
 
-_ASKED_ON: Final[dict[Kind, Topic]] = {"item": ITEMS, "user": REQUESTS}
+_ASKED_ON: Final[dict[Side, Topic]] = {"item": ITEMS, "user": REQUESTS}
 
 
 @dataclass(slots=True, kw_only=True)
 class Exported:
-    """What an export wrote, and what it left out. Tokens are characters / 4: an estimate."""
+    """What an export wrote, by whom it is about (clusters of items count as items), and what it left out.
 
-    lines: Counter[Kind] = field(default_factory=Counter)
+    Tokens are characters / 4: an estimate.
+    """
+
+    lines: Counter[Side] = field(default_factory=Counter)
     reasons: Counter[Why] = field(default_factory=Counter)
     left_out: Counter[WhyNot] = field(default_factory=Counter)
     prompt_chars: int = 0
@@ -49,8 +51,10 @@ class Exported:
         return self.shared_chars // CHARS_PER_TOKEN
 
 
-def topics_of(kinds: Collection[Kind]) -> list[Topic]:
-    """The topics that say what is asked and known of these kinds of subjects."""
+def topics_of(kinds: Collection[Side], tier: AskedTier = "individual") -> list[Topic]:
+    """The topics that say what is asked and known of these kinds of subjects, or of clusters of them."""
+    if tier == "collective":
+        return [REQUESTS, CLUSTER_KNOWLEDGE, IMPORTED]
     return [*(_ASKED_ON[kind] for kind in sorted(kinds)), KNOWLEDGE, IMPORTED]
 
 
@@ -59,8 +63,9 @@ def export(  # noqa: PLR0913 - one argument for each choice of the command
     scenario: Scenario,
     file: Path,
     *,
-    kinds: Collection[Kind],
+    kinds: Collection[Side],
     model: str,
+    tier: AskedTier = "individual",
     everything: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Exported:
@@ -72,6 +77,7 @@ def export(  # noqa: PLR0913 - one argument for each choice of the command
         file: Where to; replaced at the end.
         kinds: Whom about: items, users or both.
         model: Name of the model, as the batch's server knows it.
+        tier: Individual: about the items and users; collective: about clusters of them.
         everything: Also those whose answer would change nothing.
         progress: Told how many records were read.
 
@@ -86,12 +92,17 @@ def export(  # noqa: PLR0913 - one argument for each choice of the command
         )
     if not file.parent.is_dir():  # before an hour of reading
         raise DatasetError(f"{file}, whose folder does not exist", wanted="a file in a folder that does", todo="make the folder")
-    questions = OpenQuestions(scenario)
+    questions = OpenQuestions(scenario, tier=tier)
     try:
-        with Tail(settings, topics_of(kinds)) as tail:
+        with Tail(settings, topics_of(kinds, tier)) as tail:
             collect(tail.to_end(progress), questions)
         return write(
-            questions, file, kinds=kinds, everything=everything, model=model, max_tokens=settings.extract.max_answer_tokens
+            questions,
+            file,
+            kinds=kinds,
+            everything=everything,
+            model=model,
+            max_tokens=settings.extract.max_answer_tokens,
         )
     except sqlite3.OperationalError as error:
         raise DatasetError(
@@ -115,14 +126,22 @@ def collect(records: Iterable[Tailed], questions: OpenQuestions) -> None:
                 (questions.answer if one.topic is IMPORTED else questions.knowledge)(made)
             case None if one.topic is ITEMS:
                 questions.no_item(one.key)
-            case None if one.topic is KNOWLEDGE:
+            case None if one.topic is REQUESTS:
+                questions.no_request(one.key)
+            case None if one.topic in {KNOWLEDGE, CLUSTER_KNOWLEDGE}:
                 questions.no_knowledge(one.key)
             case None if one.topic is IMPORTED:
                 questions.no_answer(one.key)
 
 
 def write(  # noqa: PLR0913 - as above
-    questions: OpenQuestions, file: Path, *, kinds: Collection[Kind], everything: bool, model: str, max_tokens: int
+    questions: OpenQuestions,
+    file: Path,
+    *,
+    kinds: Collection[Side],
+    model: str,
+    max_tokens: int,
+    everything: bool = False,
 ) -> Exported:
     """Write the open questions, ordered by subject, and replace the file by them.
 
@@ -133,7 +152,7 @@ def write(  # noqa: PLR0913 - as above
 
     def counted() -> Iterator[tuple[str, KnowledgeRequest, Prompt]]:
         for why, request, prompt in questions.questions(kinds, everything=everything):
-            done.lines[split_subject(request.subject)[0]] += 1
+            done.lines[side_of(request.subject)] += 1
             done.reasons[why] += 1
             done.prompt_chars += len(prompt.system) + len(prompt.user)
             done.shared_chars += len(prompt.system)

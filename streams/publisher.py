@@ -17,7 +17,7 @@ from contracts.codec import Record, encode, key_of
 from contracts.errors import RecordError
 from contracts.records import DeadLetter
 from contracts.settings import Settings
-from contracts.topics import DEAD_LETTERS, Topic
+from contracts.topics import DEAD_LETTERS, Changelog, Topic
 from streams.topics import topic_name, unavailable
 
 _FLUSH_S = 60.0
@@ -50,10 +50,12 @@ class KafkaPublisher:
         """Send a deletion for a key of a compacted topic."""
         self.send_raw(topic, None, key.encode())
 
-    def send_raw(self, topic: Topic, value: bytes | None, key: bytes | None = None) -> None:
-        """Send bytes as they are (tests, and records that are not ours)."""
+    def send_raw(
+        self, topic: Topic | Changelog, value: bytes | None, key: bytes | None = None, partition: int | None = None
+    ) -> None:
+        """Send bytes as they are (tables, tests, and records that are not ours); the key decides where no partition is given."""
         try:
-            future = self._producer.send(topic_name(self._settings, topic), value=value, key=key)
+            future = self._producer.send(topic_name(self._settings, topic), value=value, key=key, partition=partition)
         except MessageSizeTooLargeError as error:
             size = f"a record of {len(value or b'')} bytes for {topic.name}"
             raise RecordError(size, wanted="what the broker takes (message.max.bytes)", todo="send less in one record") from error

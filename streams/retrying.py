@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from threading import Event
 
 from tenacity import (
@@ -49,10 +50,19 @@ def a_few_tries() -> AsyncRetrying:
     return AsyncRetrying(retry=retry_if_exception(unforeseen), wait=_WAIT, stop=stop_after_attempt(3), reraise=True)
 
 
+def holding(stop: Event) -> Retrying:
+    """For loops in threads whose records wait until something else is mended; gives up, raising the error, when told to stop."""
+    return _until(stop, held)
+
+
 def retrying_until(stop: Event) -> Retrying:
     """For loops in threads: gives up, raising the last error, when told to stop."""
+    return _until(stop, retriable)
+
+
+def _until(stop: Event, worth_it: Callable[[BaseException], bool]) -> Retrying:
     return Retrying(
-        retry=retry_if_exception(retriable),
+        retry=retry_if_exception(worth_it),
         wait=_WAIT,
         sleep=sleep_using_event(stop),
         stop=stop_when_event_set(stop),

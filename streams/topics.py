@@ -11,18 +11,19 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from contracts.errors import UnavailableError
 from contracts.settings import Settings
-from contracts.topics import MODELS, TOPICS, Topic
+from contracts.topics import CHANGELOGS, MODELS, TOPICS, Changelog, Topic
 
 _HOUR_MS = 3600 * 1000
+_ALL: tuple[Topic | Changelog, ...] = (*TOPICS, *CHANGELOGS)
 
 
-def topic_name(settings: Settings, topic: Topic) -> str:
+def topic_name(settings: Settings, topic: Topic | Changelog) -> str:
     """The topic's name on the broker, with the prefix of the settings."""
     return f"{settings.kafka.prefix}{topic.name}"
 
 
 def group(settings: Settings, role: str) -> str:
-    """The consumer group (and faust app id) of a role."""
+    """The consumer group of a role (of a faust one: its app id too)."""
     return f"{settings.kafka.prefix}reki-{role}"
 
 
@@ -63,7 +64,7 @@ def create_topics(settings: Settings) -> list[str]:
     created: list[str] = []
     with admin(settings) as client:
         existing = set(client.list_topics())
-        for topic in TOPICS:
+        for topic in _ALL:
             name = topic_name(settings, topic)
             if name in existing:
                 continue
@@ -80,8 +81,10 @@ def create_topics(settings: Settings) -> list[str]:
     return created
 
 
-def _configs(topic: Topic, settings: Settings) -> dict[str, str]:
+def _configs(topic: Topic | Changelog, settings: Settings) -> dict[str, str]:
     configs = {"message.timestamp.type": "LogAppendTime"}  # the broker's clock: `trigger_ms` and far-future checks stand on it
+    if isinstance(topic, Changelog):
+        return configs | {"cleanup.policy": "compact"}
     match topic.kept:
         case "compacted":
             return configs | {"cleanup.policy": "compact"}
@@ -95,7 +98,7 @@ def missing_topics(settings: Settings) -> list[str]:
     """Names of topics that are not there yet."""
     with admin(settings) as client:
         existing = set(client.list_topics())
-    return [name for topic in TOPICS if (name := topic_name(settings, topic)) not in existing]
+    return [name for topic in _ALL if (name := topic_name(settings, topic)) not in existing]
 
 
 def end_offsets(settings: Settings, topics: tuple[Topic, ...]) -> dict[Any, int]:

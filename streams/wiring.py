@@ -1,7 +1,8 @@
 """Where ports meet implementations: every role of the system is put together here, and nowhere else.
 
     plan      tables + planners                          items, interactions        -> knowledge-requests
-    extract   table + backend                            knowledge-requests         -> knowledge
+    extract   table + queue + backend                    knowledge-requests         -> knowledge, cluster-knowledge
+    cluster   clusterings + collection `knowledge`       encodings                  -> clusters, knowledge-requests
     encode    text encoder + collection `knowledge`      knowledge                  -> encodings
     augment   HEIN + collections `augmented_v<n>`        encodings, models          -> vectors, models
     rank      live state + scorer + HTTP                 rank-requests, HTTP        -> rankings
@@ -23,10 +24,21 @@ import platformdirs
 
 from contracts.ports import KnowledgeBackend, VectorStore
 from contracts.settings import Settings
-from streams.counters import COUNTERS, of_augmenting, of_encoding, of_extraction, of_model
+from streams.counters import (
+    COUNTERS,
+    of_augmenting,
+    of_cache,
+    of_encoding,
+    of_extraction,
+    of_model,
+    of_planning,
+    of_savings,
+)
 from streams.publisher import KafkaPublisher
 
 if TYPE_CHECKING:
+    from extractor.answer_cache import CachedBackend
+    from extractor.drift import Drift
     from extractor.scenario import Scenario
     from streams.roles.role import Loop
 
@@ -103,6 +115,18 @@ def knowledge_backend(settings: Settings, scenario: Scenario) -> KnowledgeBacken
     return AttributesBackend(scenario)
 
 
+def cached_model(settings: Settings, scenario: Scenario) -> CachedBackend:
+    """A language model whose answers are kept on disk; workers of one home share them, and each has its own budget."""
+    from extractor.answer_cache import CachedBackend
+    from extractor.backends.openai import OpenAIBackend
+    from extractor.on_disk import JsonOnDisk
+
+    folder = settings.home / "extract"
+    model = OpenAIBackend(settings.extract, scenario, spending=JsonOnDisk(folder / f"spending-{settings.metrics_port}", 1))
+    COUNTERS.add(*of_model(model))
+    return CachedBackend(model, scenario, settings.extract, folder / "answers")
+
+
 def _faust(role: str, app: Any) -> tuple[list[Any], Callable[[], str]]:
     """A faust app as a service, ready when its tables are recovered."""
     started: list[bool] = []
@@ -129,29 +153,53 @@ def _stores(settings: Settings) -> tuple[OpenStore, OpenStore]:
 def _plan(settings: Settings, publisher: KafkaPublisher) -> Part:
     from extractor.planning import ItemPlanner, UserPlanner
     from extractor.scenario import load_scenario
-    from streams.agents.batches import BatchHandler
-    from streams.agents.plan import plan_app
+    from streams.roles.plan import Plan
 
     scenario = load_scenario(settings.extract.scenario)
     planners = ItemPlanner(scenario), UserPlanner(settings.plan, scenario)
-    services, missing = _faust("plan", plan_app(settings, planners, BatchHandler("plan", publisher)))
+    plan = Plan(settings, planners, _drift(settings), publisher)
+    COUNTERS.add(*of_planning(plan.stage.counts))
+    services, missing = _loops(plan)
     return Part(role="plan", services=services, missing=missing)
 
 
+def _drift(settings: Settings) -> Drift | None:
+    if not settings.plan.drift:
+        return None
+    from extractor.drift import Drift
+
+    return Drift(settings.plan)
+
+
 def _extract(settings: Settings, publisher: KafkaPublisher) -> Part:
-    from extractor.extraction import Extraction
     from extractor.scenario import load_scenario
-    from streams.agents.batches import BatchHandler
-    from streams.agents.extract import extract_app
+    from streams.roles.extract import Extract
 
     scenario = load_scenario(settings.extract.scenario)
-    backend = knowledge_backend(settings, scenario)
-    extraction = Extraction(backend, scenario)
-    COUNTERS.add(*of_extraction(extraction), *of_model(getattr(backend, "spent", {})))
-    app = extract_app(settings, extraction, BatchHandler("extract", publisher))
-    app.async_exit_stack.push_async_callback(extraction.aclose)  # in the app's loop, to which the connections belong
-    services, missing = _faust("extract", app)
+    asking, model = None, None
+    if settings.extract.backend == "openai":
+        from extractor.asking import Asking
+
+        model = cached_model(settings, scenario)
+        asking = Asking(model)
+        COUNTERS.add(*of_cache(model))
+    extract = Extract(settings, scenario, asking, publisher)
+    stage = extract.stage
+    COUNTERS.add(*of_extraction(stage), *of_savings(lambda: {**(model.saved if model else {}), "collective": stage.n_spared}))
+    services, missing = _loops(extract)
     return Part(role="extract", services=services, missing=missing)
+
+
+def _cluster(settings: Settings, publisher: KafkaPublisher) -> Part:
+    """Nothing to do where no language model is asked: only it says more of a cluster than of its members."""
+    n_clusters = settings.collective.item_clusters + settings.collective.user_clusters
+    if settings.extract.backend == "attributes" or not n_clusters:
+        return Part(role="cluster", services=[], missing=str)
+    from streams.roles.cluster import ClusterRole
+
+    store = knowledge_store(settings)
+    services, missing = _loops(ClusterRole(settings, store, publisher))
+    return Part(role="cluster", services=services, missing=missing, close=[store.close])
 
 
 def _encode(settings: Settings, publisher: KafkaPublisher) -> Part:
@@ -239,6 +287,7 @@ def _rank(settings: Settings, publisher: KafkaPublisher) -> Part:
 _BUILDERS: Final[dict[str, Callable[[Settings, KafkaPublisher], Part]]] = {
     "plan": _plan,
     "extract": _extract,
+    "cluster": _cluster,
     "encode": _encode,
     "augment": _augment,
     "join": _join,

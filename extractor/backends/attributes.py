@@ -45,7 +45,22 @@ class AttributesBackend:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
 
+    def known(self, request: KnowledgeRequest) -> Knowledge | None:  # noqa: ARG002 - the port's argument
+        """Nothing is kept."""
+        return None
+
+    async def ready(self) -> None:
+        """Always."""
+
     async def extract(self, request: KnowledgeRequest) -> Knowledge:
+        """Knowledge of tier ``attributes`` for one subject; `described` without the waiting.
+
+        Raises:
+            RecordError: As `described` does.
+        """
+        return self.described(request)
+
+    def described(self, request: KnowledgeRequest) -> Knowledge:
         """Knowledge of tier ``attributes`` for one subject.
 
         Raises:

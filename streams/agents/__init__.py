@@ -1,1 +1,1 @@
-"""The faust agents: one file a role, each agent at most ten lines."""
+"""The faust agents of the stateless stages (encode, augment): one file a role, each agent at most ten lines."""

@@ -1,9 +1,13 @@
-"""Makes faust apps: one a role, so that roles can be grouped into processes in any way and keep their groups and tables."""
+"""Makes faust apps: one a role, so that roles can be grouped into processes in any way and keep their groups.
+
+No app has tables: with faust 0.15.3 on a real broker they lost writes after a kill -9 now and then (docs/architecture.md); roles
+with state keep it in `streams.roles.tables`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -22,8 +26,9 @@ _COMPANY_S = 0.02  # how long a record waits for others; while a batch is worked
 class _App(faust.App):
     """An app whose first start reads a partition from its first record.
 
-    As its source reads, faust 0.15.3 opens partitions before its tables are recovered, throws away what it fetched meanwhile, and
-    then seeks back to the committed offsets; a partition that has none (or 0) it does not seek. Here it goes back too.
+    As its source reads, faust 0.15.3 opens partitions before its recovery (also where there is no table), throws away what it
+    fetched meanwhile, and then seeks back to the committed offsets; a partition that has none (or 0) it does not seek. Here it
+    goes back too.
     """
 
     def _new_consumer(self) -> ConsumerT:
@@ -32,7 +37,7 @@ class _App(faust.App):
 
         async def seek_all() -> Mapping[TP, int]:
             committed: Mapping[TP, int] = await seek()
-            uncommitted = {tp: 0 for tp, offset in committed.items() if not offset and not tp.topic.endswith("-changelog")}
+            uncommitted = {tp: 0 for tp, offset in committed.items() if not offset}
             if uncommitted:
                 await consumer.seek_wait(uncommitted)  # from the first record there is: offset 0 may be gone by retention
             return committed
@@ -54,7 +59,7 @@ def faust_app(settings: Settings, role: str) -> faust.App:
         broker=brokers,
         store="memory://",
         agent_supervisor="mode.supervisors:CrashingSupervisor",  # an agent started again in place would pass over its batch
-        key_serializer="raw",  # bytes in, bytes out, in tables and their recovery too: decoding is ours (`streams.edge`)
+        key_serializer="raw",  # bytes in, bytes out: decoding is ours (`streams.edge`)
         value_serializer="raw",
         datadir=str(datadir),
         web_enabled=False,
@@ -64,7 +69,6 @@ def faust_app(settings: Settings, role: str) -> faust.App:
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
         stream_wait_empty=False,
-        table_standby_replicas=0,  # a table is in its changelog and in one worker's memory; a standby would hold it twice
         broker_max_poll_records=2000,
         broker_session_timeout=10.0,  # what a restart after kill -9 waits for its partitions
         broker_request_timeout=60.0,
@@ -112,43 +116,3 @@ async def batches(stream: StreamT[Any], n_records: int) -> AsyncIterator[Sequenc
                 await source_stream.ack(event)
     finally:
         feeder.cancel()
-
-
-class Changelogs:
-    """Says when what was written to tables is in their changelogs. An agent waits for that before its batch is done.
-
-    As its source reads, faust's own flush before a commit gives up after 0.1 s without a delivery, and the offsets are committed
-    all the same: a kill -9 then loses the writes. One run of tests/integration/streams/test_kill.py lost a wave of interactions.
-
-    Args:
-        tables: Faust tables.
-    """
-
-    def __init__(self, *tables: Any) -> None:
-        self._sent: list[Any] = []
-        for table in tables:
-            table.send_changelog = self._noting(table.send_changelog)
-
-    async def written(self) -> None:
-        """Return when every write so far is acknowledged by the broker."""
-        await asyncio.gather(*self._sent)  # all of them: two agents may write to one table
-        self._sent = [future for future in self._sent if not future.done()]
-
-    def _noting(self, send: Callable[..., Any]) -> Callable[..., Any]:
-        def send_changelog(*args: Any, **kwargs: Any) -> Any:
-            future = send(*args, **kwargs)
-            self._sent.append(future)
-            return future
-
-        return send_changelog
-
-
-async def changelogs_known(app: faust.App, *tables: Any) -> None:
-    """Return when the producer knows the partitions of these tables' changelogs; an agent calls it before its first write.
-
-    A write picks its partition out of the producer's metadata, which holds a topic only once somebody asked for it. Without this,
-    a worker that starts right after its changelog was made fails at every write (TypeError) until metadata is next refreshed.
-    """
-    producer = cast("Any", await app.maybe_start_producer())
-    for table in tables:
-        await producer._ensure_producer().partitions_for(table.changelog_topic.get_topic_name())  # noqa: SLF001 - faust has no other way

@@ -4,48 +4,50 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from contracts.settings import load_settings
 from contracts.subjects import split_subject
 
+if TYPE_CHECKING:
+    from extractor.exporting import Side
+
 _SHOWN_ERRORS = 20
 
 
 @click.group(name="knowledge")
 def command() -> None:
-    """Knowledge of items and users."""
+    """Knowledge of items, users and clusters of them."""
 
 
 @command.command(name="export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--kind", type=click.Choice(["item", "user", "all"]), default="all", show_default=True, help="Whom to ask about.")
 @click.option("--tier", type=click.Choice(["individual", "collective"]), default="individual", show_default=True)
-@click.option("--all", "everything", is_flag=True, help="Also subjects whose knowledge is individual and up to date.")
+@click.option("--all", "everything", is_flag=True, help="Also subjects whose knowledge is up to date.")
 @click.option("--model", help="Name of the model in the batch; default: setting extract.model.")
 @click.option("--scenario", help="What to ask; default: setting extract.scenario.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export_questions(  # noqa: PLR0913 - one argument for each option
     file: Path, kind: str, tier: str, *, everything: bool, model: str | None, scenario: str | None, as_json: bool
 ) -> None:
-    """Write the questions about all subjects that need individual knowledge to FILE: an OpenAI batch (JSONL), by subject.
+    """Write the questions about all subjects that need knowledge to FILE: an OpenAI batch (JSONL), by subject.
 
-    A subject needs it when nothing is known of it, or only by attributes or a cluster, or when its content or history is newer
+    Tier individual asks about items and users: nothing is known of them, or only by attributes or a cluster, or their content or
+    history is newer than what is known. Tier collective asks about clusters of items and of users whose last request is newer
     than what is known. The same topics give the same file. Bring the answers back with `reki knowledge import`.
     """
-    from contracts.subjects import Kind
     from extractor.scenario import load_scenario
     from streams.exporting import export
     from streams.progress import bar
 
-    if tier == "collective":
-        raise click.UsageError("collective knowledge (of clusters) is not built yet; `--tier individual` is what can be exported")
     settings = load_settings()
-    kinds: list[Kind] = ["item", "user"] if kind == "all" else ["item" if kind == "item" else "user"]
+    kinds: list[Side] = ["item", "user"] if kind == "all" else ["item" if kind == "item" else "user"]
     with bar("reading the topics", None) as progress:
         done = export(
             settings,
@@ -53,12 +55,14 @@ def export_questions(  # noqa: PLR0913 - one argument for each option
             file,
             kinds=kinds,
             model=model or settings.extract.model,
+            tier="collective" if tier == "collective" else "individual",
             everything=everything,
             progress=progress,
         )
     if as_json:
         summary = {
             "file": str(file),
+            "tier": tier,
             "lines": {kind: done.lines[kind] for kind in kinds},
             "reasons": dict(done.reasons),
             "left_out": dict(done.left_out),
@@ -68,10 +72,11 @@ def export_questions(  # noqa: PLR0913 - one argument for each option
         }
         click.echo(json.dumps(summary))
         return
-    click.echo(f"{file}: {done.lines.total()} questions (" + ", ".join(f"{done.lines[kind]} {kind}s" for kind in kinds) + ")")
+    of = "clusters of " if tier == "collective" else ""
+    click.echo(f"{file}: {done.lines.total()} questions (" + ", ".join(f"{done.lines[kind]} {of}{kind}s" for kind in kinds) + ")")
     for what, counts in (("asked", done.reasons), ("left out", done.left_out)):
         if counts:
-            click.echo(f"{what}: " + ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items())))
+            click.echo(f"{what}: {_counts(counts)}")
     click.echo(
         f"about {done.prompt_tokens} prompt tokens (characters / 4), {done.shared_tokens} of them the instructions that all "
         "questions share"
@@ -81,66 +86,68 @@ def export_questions(  # noqa: PLR0913 - one argument for each option
 @command.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--scenario", help="What was asked; default: setting extract.scenario.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def import_answers(file: Path, scenario: str | None, *, as_json: bool) -> None:
+@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="List every unusable line there (JSONL).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the first 1000 errors.")
+def import_file(file: Path, scenario: str | None, errors: Path | None, *, as_json: bool) -> None:
     """Send the answers in FILE, an OpenAI batch output file, to imported-knowledge. Twice is the same as once.
 
     Exit code 1 if a line could not be used; the others are imported.
     """
-    from contracts.topics import IMPORTED
-    from extractor.batch_file import BadAnswer, read_answers
+    from contextlib import nullcontext
+
     from extractor.scenario import load_scenario
+    from streams.importing import errors_file, import_answers
+    from streams.progress import bar
     from streams.publisher import KafkaPublisher
 
     settings = load_settings()
-    imported: Counter[str] = Counter()
-    errors: list[dict[str, Any]] = []
-    with KafkaPublisher(settings) as publisher:
-        for answer in read_answers(file, load_scenario(scenario or settings.extract.scenario)):
-            if isinstance(answer, BadAnswer):
-                errors.append({"line": answer.line, "custom_id": answer.custom_id, "reason": answer.reason})
-                continue
-            publisher.send(IMPORTED, answer)
-            imported[split_subject(answer.subject)[0]] += 1
-        publisher.flush()
+    asked = load_scenario(scenario or settings.extract.scenario)
+    with (
+        errors_file(errors) if errors else nullcontext() as listed,
+        KafkaPublisher(settings) as publisher,
+        bar("importing", None) as progress,
+    ):
+        done = import_answers(file, asked, publisher, errors=listed, progress=progress)
     if as_json:
-        click.echo(json.dumps({"imported": dict(imported), "errors": errors}))
+        rows = [asdict(error) for error in done.errors]
+        click.echo(
+            json.dumps({"imported": done.answers, "n_errors": done.reasons.total(), "reasons": done.reasons, "errors": rows})
+        )
     else:
-        click.echo(f"imported {imported.total()}: " + (", ".join(f"{n} {kind}s" for kind, n in imported.items()) or "nothing"))
-        for error in errors[:_SHOWN_ERRORS]:
-            click.echo(f"line {error['line']}: {error['reason']}", err=True)
-        if len(errors) > _SHOWN_ERRORS:
-            click.echo(f"and {len(errors) - _SHOWN_ERRORS} more; --json lists all", err=True)
-    sys.exit(1 if errors else 0)
+        click.echo(f"imported {done.answers.total()}: " + (_counts(done.answers, "s") or "nothing"))
+        for error in done.errors[:_SHOWN_ERRORS]:
+            click.echo(f"line {error.line}: {error.reason}", err=True)
+        if done.reasons:
+            where = errors or "--errors FILE lists them all"
+            click.echo(f"not usable {done.reasons.total()}: {_counts(done.reasons)} ({where})", err=True)
+    sys.exit(1 if done.reasons else 0)
 
 
 @command.command(name="show")
 @click.argument("subject")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(subject: str, *, as_json: bool) -> None:
-    """What is known of SUBJECT (item:ID or user:ID), from the vector store. Exit code 1 if nothing is."""
-    from streams.wiring import knowledge_store
+    """What is known of SUBJECT (item:ID, user:ID or cluster:ID), and the last ten pieces of knowledge that stood before.
+
+    Exit code 1 if nothing is known.
+    """
+    from streams.cli.knowledge_page import as_record, print_page
+    from streams.publisher import wall_ms
+    from streams.showing import known
 
     try:
         split_subject(subject)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    store = knowledge_store(load_settings())
-    try:
-        row = store.fetch([subject]).get(subject)
-    finally:
-        store.close()
-    if row is None:
+    document = known(load_settings(), subject)
+    if document is None:
         click.echo(f"nothing is known of {subject} yet", err=True)
         sys.exit(1)
-    document = json.loads(row.document) if row.document else {}
     if as_json:
-        click.echo(json.dumps({"subject": subject, "tier": row.tier, "as_of_ms": row.as_of_ms, "document": document}))
-        return
-    click.echo(f"{subject}: {row.tier}, as of {row.as_of_ms} ms")
-    factors = document.get("factors") or {}
-    for name, text in factors.items():
-        click.echo(f"  {name}: {text}")
-    for name, value in document.items():
-        if name != "factors" and value:
-            click.echo(f"  {name}: {value}")
+        click.echo(json.dumps(as_record(document, wall_ms())))
+    else:
+        print_page(document, wall_ms())
+
+
+def _counts(counts: Mapping[Any, int], plural: str = "") -> str:
+    return ", ".join(f"{n} {name}{plural}" for name, n in sorted(counts.items()))

@@ -13,7 +13,7 @@ from contracts.settings import load_settings
 @click.command()
 @click.argument("roles", nargs=-1, required=True, type=click.Choice(ROLES))
 def command(roles: tuple[str, ...]) -> None:
-    """Run ROLES until stopped: plan, extract, encode, augment, join, train, rank."""
+    """Run ROLES until stopped: plan, extract, cluster, encode, augment, join, train, rank."""
     from streams.run import run_roles
 
     sys.exit(run_roles(load_settings(), roles))

@@ -19,7 +19,7 @@ from contracts.settings import load_settings
 def command(groups: tuple[str, ...], *, detach: bool, services_only: bool) -> None:
     """Start broker, vector store and roles; return or wait when all answer.
 
-    Roles in one comma-separated group share a process; by default: plan,extract encode augment,join,train rank.
+    Roles in one comma-separated group share a process; by default: plan,extract,cluster encode augment,join,train rank.
     With kafka.bootstrap_servers or milvus.uri set, that one is used and none is started.
     """
     from contracts.roles import ROLES

@@ -136,5 +136,5 @@ def _user_request(task: EvaluationTask, user: int) -> KnowledgeRequest:
 def _request(subject: str) -> KnowledgeRequest:
     """A request whose dates are of no matter: the backend writes the same words for all."""
     return KnowledgeRequest(
-        subject=subject, mode="individual", reason="imported", priority=0.0, as_of_ms=0, trigger_ms=0, source_hash=""
+        subject=subject, mode="individual", reason="new_item", priority=0.0, as_of_ms=0, trigger_ms=0, source_hash=""
     )

@@ -20,7 +20,7 @@ SLOW_PATH: Final[dict[str, tuple[Topic, ...]]] = {
 """What each role of the slow path reads, in the order of the path."""
 
 _STALLED_S: Final = 300.0
-_AGAIN_S: Final = 1.5  # more than faust's commit interval: a batch under way is not yet committed, so it counts as behind
+_AGAIN_S: Final = 1.5  # more than a commit interval: a batch under way is not yet committed, so it counts as behind
 
 
 def behind(settings: Settings) -> dict[str, dict[str, int]]:

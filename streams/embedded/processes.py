@@ -26,7 +26,7 @@ from streams.embedded.supervision import Running, Supervisor, end_left_over
 
 Roles = tuple[str, ...]
 
-ROLE_GROUPS: tuple[Roles, ...] = (("plan", "extract"), ("encode",), ("augment", "join", "train"), ("rank",))
+ROLE_GROUPS: tuple[Roles, ...] = (("plan", "extract", "cluster"), ("encode",), ("augment", "join", "train"), ("rank",))
 """Few processes, few that load torch, and never rank beside train: in a peer that cost 20x at p50."""
 
 ROLE_COMMAND = (sys.executable, "-P", "-u", "-m", "streams.cli.main", "run")

@@ -1,1 +1,1 @@
-"""Roles that read with kafka-python, each a loop in a thread: train, join, rank, and the version keeping of augment."""
+"""Roles on kafka-python, each a loop in a thread: plan, extract, cluster, join, train, rank, and the versions of augment."""

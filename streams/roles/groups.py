@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import CommitFailedError, KafkaError
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 
 from contracts.settings import Settings
 from contracts.topics import Topic
@@ -14,6 +20,22 @@ from streams.messages import RawRecord, raw_records
 from streams.topics import group, topic_name, unavailable
 
 _METADATA_MS = 10_000  # a leader that did not know a topic shares it out at the next look, not five minutes later
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes that the group went on without this member: what it had may have been another's meanwhile."""
+
+    was_out = False
+
+    def on_partitions_revoked(self, revoked: object) -> None:
+        """Nothing: whoever has state has written it before it polls."""
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        """Nothing: `Group.partitions` says it."""
+
+    def on_partitions_lost(self, lost: object) -> None:  # noqa: ARG002 - kafka-python names it
+        """The group took this member for dead."""
+        self.was_out = True
 
 
 class Group:
@@ -44,7 +66,8 @@ class Group:
             for name in self._topics:  # the group's leader shares out what it knows: ask before it may become that
                 if not self._consumer.partitions_for_topic(name):
                     raise unavailable(settings, LookupError(f"topic {name} is missing: run `reki topics create`"))
-            self._consumer.subscribe(list(self._topics))
+            self._listener = _Listener()
+            self._consumer.subscribe(list(self._topics), listener=self._listener)
         except KafkaError as error:
             raise unavailable(settings, error) from error
 
@@ -60,6 +83,17 @@ class Group:
         """The partition numbers that are this member's now."""
         return {partition.partition for partition in self._consumer.assignment()}
 
+    def was_out(self) -> bool:
+        """Whether the group went on without this member since the last call; state of its partitions is then out of date."""
+        was_out, self._listener.was_out = self._listener.was_out, False
+        return was_out
+
+    def hold(self, topic: Topic, *, held: bool) -> None:
+        """Read no more of a topic for now, or go on; what is not read waits on the broker."""
+        name = topic_name(self._settings, topic)
+        mine = [partition for partition in self._consumer.assignment() if partition.topic == name]
+        (self._consumer.pause if held else self._consumer.resume)(*mine)
+
     def at_end(self) -> bool:
         """Whether every assigned partition is read to its end, as far as the last poll saw."""
         assigned = self._consumer.assignment()
@@ -74,7 +108,8 @@ class Group:
                     for (topic, partition), offset in offsets.items()
                 }
             )
-        except CommitFailedError:
+        except (CommitFailedError, RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError):
+            self._listener.was_out = True
             return False
         except KafkaError as error:
             raise unavailable(self._settings, error) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contracts.codec import Record, encode, key_of
 from contracts.errors import UnavailableError
 from contracts.records import DeadLetter
@@ -16,8 +18,8 @@ class FakePublisher:
     """
 
     def __init__(self) -> None:
-        self.sent: list[tuple[Topic, Record | str]] = []
-        self.acked: list[tuple[Topic, Record | str]] = []
+        self.sent: list[tuple[Topic, Any]] = []
+        self.acked: list[tuple[Topic, Any]] = []
         self.fail_flushes = 0
 
     def send(self, topic: Topic, record: Record) -> None:
@@ -28,6 +30,9 @@ class FakePublisher:
     def own(self) -> FakePublisher:
         """Itself: what was sent through any of them is looked at in one place."""
         return self
+
+    def send_raw(self, topic: Any, value: bytes | None, key: bytes | None = None, partition: int | None = None) -> None:
+        self.sent.append((topic, (partition, key, value)))
 
     def tombstone(self, topic: Topic, key: str) -> None:
         self.sent.append((topic, key))
@@ -42,6 +47,6 @@ class FakePublisher:
             raise UnavailableError("no answer", wanted="a broker", todo="wait")
         self.acked += waiting
 
-    def of(self, topic: Topic) -> list[Record | str]:
+    def of(self, topic: Topic) -> list[Any]:
         """What was acknowledged on a topic."""
         return [record for where, record in self.acked if where is topic]

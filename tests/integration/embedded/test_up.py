@@ -51,7 +51,7 @@ def cli(settings, *arguments):
 def test_a_killed_role_is_started_again_and_counted(elsewhere, role_command, no_topics, until):
     with EmbeddedDefault(elsewhere, role_command=role_command):
         before = rows(elsewhere.home)
-        assert set(before) == {"plan-extract", "encode", "augment-join-train", "rank"}
+        assert set(before) == {"plan-extract-cluster", "encode", "augment-join-train", "rank"}
         assert {row["state"] for row in before.values()} == {"ready"}
         os.kill(before["encode"]["pid"], signal.SIGKILL)
         after = until(lambda: (row := rows(elsewhere.home)["encode"])["restarts"] == 1 and row["state"] == "ready" and row)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections import deque
 
 import pytest
@@ -20,16 +21,19 @@ DEADLINE_S = 20
 class FakeModelServer:
     """Answers well by default; ``script`` holds what to do with the next requests: a response, or a function of the request body.
 
-    Bodies and headers of all requests are kept in ``requests``; the most that were under way at once in ``most_at_once``.
+    Bodies and headers of all requests are kept in ``requests`` and ``headers``, when they came (monotonic seconds) in ``came_s``; the
+    most that were under way at once in ``most_at_once``.
     """
 
     @staticmethod
-    def completion(content, finish_reason="stop", usage=(100, 20), **message):
+    def completion(content, finish_reason="stop", usage=(100, 20), cached=None, **message):
         """A chat completion with this content."""
         choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content} | message}
         body = {"id": "c", "object": "chat.completion", "created": 1, "model": "fake-model", "choices": [choice]}
         if usage:
             body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+            if cached is not None:
+                body["usage"]["prompt_tokens_details"] = {"cached_tokens": cached}
         return JSONResponse(body)
 
     @staticmethod
@@ -43,6 +47,7 @@ class FakeModelServer:
         self.default = lambda body: self.completion(self.good_answer(body))
         self.requests = []
         self.headers = []
+        self.came_s = []
         self.most_at_once = 0
         self.gate = 0  # hold every request until this many are under way
         self._under_way = 0
@@ -74,6 +79,7 @@ class FakeModelServer:
     async def _answer(self, request):
         self._loop = asyncio.get_running_loop()
         body = await request.json()
+        self.came_s.append(time.monotonic())
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         self._under_way += 1

@@ -21,18 +21,18 @@ from contracts.errors import UnavailableError
 from contracts.ports import VectorStore
 from contracts.records import InteractionEvent, ItemEvent, ModelManifest, RankRequest
 from contracts.settings import ENV_PREFIX, Settings, environment_of, load_settings
-from contracts.topics import INTERACTIONS, ITEMS, MODELS, RANK_REQUESTS, Topic
+from contracts.topics import INTERACTIONS, ITEMS, MODELS, RANK_REQUESTS, Changelog, Topic
 from streams import wiring
 from streams.embedded.programs import free_port
 from streams.publisher import KafkaPublisher
 from streams.tail import Tail, Tailed
-from streams.topics import create_topics, group
+from streams.topics import create_topics, topic_name
 
 DEADLINE_S = 90
 T = TypeVar("T")
 
 SMALL = {
-    "plan": {"interactions_per_request": 3},
+    "plan": {"interactions_per_request": 3, "min_gap_s": 0},
     "hein": {"d_hidden": 16, "d_aug": 8, "n_dedicated": 2},
     "model": {"d_embedding": 8, "hash_buckets": 512, "history": 5},
     "train": {"batch": 32, "epochs": 1, "publish_every_s": 0.3},
@@ -165,7 +165,7 @@ class Reki:
 
     def changelog(self, role: str, table: str) -> dict[bytes, bytes]:
         """What a role's table comes back as: the last value of every key of its changelog."""
-        name = f"{group(self.settings, role)}-{table}-changelog"
+        name = topic_name(self.settings, Changelog(role, table))
         consumer = KafkaConsumer(
             bootstrap_servers=self.settings.bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
         )

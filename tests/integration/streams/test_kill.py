@@ -86,7 +86,7 @@ class Stream:
 
     def n_counted(self):
         """Interactions in each user's state, as the plan role's table would come back."""
-        packed = self.reki.changelog("plan", "histories")
+        packed = self.reki.changelog("plan", "users")
         return {user.decode(): UserState.unpack(state).n_events for user, state in packed.items()}
 
     def impressions(self):

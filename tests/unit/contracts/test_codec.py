@@ -15,6 +15,7 @@ from contracts.errors import RecordError
 from contracts.precedence import TIER_RANK, supersedes
 from contracts.records import (
     AugmentedVector,
+    Cluster,
     DeadLetter,
     EncodedKnowledge,
     FeatureSnapshot,
@@ -26,6 +27,7 @@ from contracts.records import (
     Knowledge,
     KnowledgeRequest,
     LabelledItem,
+    Member,
     ModelManifest,
     Ranking,
     RankRequest,
@@ -70,7 +72,13 @@ RECORDS = {
     InteractionEvent: interactions,
     KnowledgeRequest: st.builds(
         KnowledgeRequest, subject=subjects, mode=st.sampled_from(["individual", "collective"]), reason=st.just("new_item"),
-        priority=finite, as_of_ms=ms, trigger_ms=ms, source_hash=texts, item=st.none() | items, history=histories,
+        priority=finite, as_of_ms=ms, trigger_ms=ms, source_hash=texts, item=st.none() | items, history=histories, previous=texts,
+        members=st.lists(st.builds(Member, subject=subjects, text=texts), max_size=2).map(tuple), cluster_size=st.integers(0, 9),
+        common=st.dictionaries(words, st.lists(texts, max_size=2).map(tuple), max_size=2),
+    ),
+    Cluster: st.builds(
+        Cluster, subject=subjects, centre=vectors, space=words, n_learnt=st.integers(0, 9), n_members=st.integers(0, 9), as_of_ms=ms,
+        asked_centre=st.just(b"") | vectors, asked_n_members=st.integers(0, 9),
     ),
     Knowledge: st.builds(
         Knowledge, subject=subjects, factors=st.dictionaries(words, texts, max_size=3), summary=texts, tier=tiers, backend=words,

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from contracts.errors import DatasetError
-from contracts.records import Knowledge
+from contracts.records import Knowledge, KnowledgeRequest, Member
 from extractor.batch_file import BadAnswer, answer_line, custom_id, read_answers, split_custom_id, write_requests
 from extractor.prompts import build_prompt
 
@@ -44,6 +44,20 @@ def test_answers_become_knowledge(news, item_request, tmp_path):
     assert made.factors["topic"] == "about topic"
 
 
+def test_an_answer_about_a_cluster_is_collective_knowledge(news, tmp_path):
+    members = tuple(Member(subject=f"item:n{n}", text=f"Report {n} about harbours.") for n in range(3))
+    request = KnowledgeRequest(
+        subject="cluster:item-3", mode="collective", reason="new_cluster", priority=1.0, as_of_ms=1_000, trigger_ms=2_000,
+        source_hash="abc", members=members, common={"topic": ("harbours",)}, cluster_size=12,
+    )  # fmt: skip
+    prompt = build_prompt(news, request)
+    assert custom_id(request, prompt) == f"cluster:item-3|1000|abc|{prompt.prompt_hash}"
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(answer_line(request, prompt, model="m", content=_content(news)))
+    [made] = read_answers(file, news)
+    assert (made.subject, made.tier, made.as_of_ms, made.source_hash) == ("cluster:item-3", "collective", 1_000, "abc")
+
+
 def test_bad_lines_are_listed_and_the_rest_is_read(news, item_request, tmp_path):
     request = item_request()
     prompt = build_prompt(news, request)
@@ -70,6 +84,9 @@ def test_bad_lines_are_listed_and_the_rest_is_read(news, item_request, tmp_path)
     words = {4: "quota", 5: "boom", 6: "refusal", 7: "custom_id", 8: "longer", 9: "wrong shape"}
     assert [line for line, word in words.items() if word not in reasons[line]] == []
     assert results[2].custom_id == "item:n2|1|h|p"
+    kinds = [bad.kind for bad in results if isinstance(bad, BadAnswer)]
+    line = "not a batch line"
+    assert kinds == [line, "server error", "server error", "refusal", line, "line too long", "wrong shape"]
 
 
 def test_a_missing_file_is_one_clear_error(news, tmp_path):

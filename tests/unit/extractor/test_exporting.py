@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.records import ItemEvent, Knowledge
-from extractor.exporting import OpenQuestions
+from contracts.records import ItemEvent, Knowledge, KnowledgeRequest, Member
+from extractor.exporting import OpenQuestions, side_of
 from extractor.planning import content_hash
 from extractor.scenario import load_scenario
 
@@ -31,6 +31,23 @@ def known(subject="item:n1", tier="individual", as_of_ms=1_000, source_hash="", 
     return Knowledge(
         subject=subject, factors={"topic": "t"}, summary="s", tier=tier, backend="b", scenario="news", prompt_version="1",
         model="m", as_of_ms=as_of_ms, source_hash=source_hash, **fields,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def collective(news):
+    made = OpenQuestions(news, tier="collective")
+    yield made
+    made.close()
+
+
+def of_cluster(ident="item-3", as_of_ms=1_000, source_hash="h", **fields):
+    side = ident.partition("-")[0]
+    members = tuple(Member(subject=f"{side}:n{n}", text=f"Report {n} about harbours.") for n in range(3))
+    wanted = {"members": members, "common": {"topic": ("harbours",)}, "cluster_size": 12} | fields
+    return KnowledgeRequest(
+        subject=f"cluster:{ident}", mode="collective", reason="new_cluster", priority=1.0, as_of_ms=as_of_ms, trigger_ms=2_000,
+        source_hash=source_hash, **wanted,
     )  # fmt: skip
 
 
@@ -154,6 +171,80 @@ def test_users_whose_request_is_gone_and_subjects_without_text_are_counted(quest
     questions.request(user_request(("", True, {})))
     assert asked(questions) == []
     assert dict(questions.left_out) == {"nothing to ask about": 2, "request no longer kept": 1}
+
+
+def test_what_a_model_said_of_a_user_before_goes_into_the_question_as_extraction_asks_it(questions, user_request):
+    questions.request(user_request(("A", True, {}), ("B", False, {})))
+    questions.knowledge(known("user:u1", as_of_ms=3_000))
+    ((why, request, _),) = questions.questions(["user"])
+    assert (why, request.previous, request.previous_as_of_ms) == ("outdated", "s", 3_000)
+    questions.knowledge(known("user:u1", as_of_ms=5_000))
+    ((why, request, _),) = questions.questions(["user"], everything=True)  # nothing is new: from the start
+    assert (why, request.previous) == ("asked anyway", "")
+
+
+def test_the_words_of_attributes_are_no_former_answer(questions, user_request):
+    questions.request(user_request(("A", True, {})))
+    questions.knowledge(known("user:u1", "attributes", 3_000))
+    ((_, request, _),) = questions.questions(["user"])
+    assert request.previous == ""
+
+
+def test_clusters_are_asked_about_as_their_last_request_has_them_side_by_side(collective):
+    for ident in ("user-1", "item-10", "item-3"):
+        collective.request(of_cluster(ident, cluster_size=1))
+        collective.request(of_cluster(ident, as_of_ms=2_000))
+    clusters = ["cluster:item-10", "cluster:item-3", "cluster:user-1"]
+    assert asked(collective) == [(subject, "no knowledge") for subject in clusters]
+    assert [subject for subject, _ in asked(collective, ["item"])] == clusters[:2]
+    assert [subject for subject, _ in asked(collective, ["user"])] == clusters[2:]
+    assert {(request.as_of_ms, request.cluster_size) for _, request, _ in collective.questions(KINDS)} == {(2_000, 12)}
+
+
+@pytest.mark.parametrize(
+    ("stands", "why"),
+    [((999, "other"), "outdated"), ((1_000, "h"), None), ((1_000, "other"), None), ((2_000, "h"), None)],
+)
+def test_a_cluster_is_asked_about_when_its_request_is_newer_than_what_stands(collective, stands, why):
+    collective.request(of_cluster())
+    collective.knowledge(known("cluster:item-3", "collective", *stands))
+    assert asked(collective) == ([("cluster:item-3", why)] if why else [])
+    assert dict(collective.left_out) == ({} if why else {"up to date": 1})
+    assert asked(collective, everything=True) == [("cluster:item-3", why or "asked anyway")]
+
+
+@pytest.mark.parametrize(("source_hash", "n_asked"), [("h", 0), ("other", 1)])
+def test_an_answer_about_a_cluster_that_waits_counts_when_it_is_about_these_members(collective, source_hash, n_asked):
+    collective.request(of_cluster())
+    collective.answer(known("cluster:item-3", "collective", 1_000, source_hash))
+    assert len(asked(collective)) == n_asked
+
+
+def test_a_cluster_that_is_gone_is_not_asked_about(collective):
+    collective.request(of_cluster())
+    collective.no_request("cluster:item-3")
+    assert asked(collective) == []
+
+
+def test_each_tier_leaves_the_requests_of_the_other_out(questions, collective, user_request):
+    for made in (questions, collective):
+        made.request(user_request(("A", True, {})))
+        made.request(of_cluster())
+    assert asked(questions) == [("user:u1", "no knowledge")]
+    assert asked(collective) == [("cluster:item-3", "no knowledge")]
+
+
+@pytest.mark.parametrize(
+    ("subject", "side"), [("item:user-1", "item"), ("user:u", "user"), ("cluster:user-1", "user"), ("cluster:item-10", "item")]
+)
+def test_the_side_of_a_subject(subject, side):
+    assert side_of(subject) == side
+
+
+@pytest.mark.parametrize("subject", ["cluster:3", "cluster:site-1", "nobody"])
+def test_a_subject_of_no_side_is_refused(subject):
+    with pytest.raises(ValueError, match="wanted item:ID"):
+        side_of(subject)
 
 
 @given(st.permutations(range(8)), st.lists(st.integers(0, 7), max_size=8))

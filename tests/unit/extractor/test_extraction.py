@@ -1,178 +1,334 @@
-"""The stage: imported knowledge first, attributes where an answer cannot be used, nothing lost or paid twice when a server goes."""
-
-import asyncio
+"""The extract stage: imports first, the tier below while somebody waits, nothing said that is no better than what stands."""
 
 import msgspec
 import pytest
 
-from contracts.errors import SettingsError, UnavailableError
+from contracts.errors import RecordError
+from contracts.records import EncodedKnowledge
+from contracts.settings import Extract
+from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError
+from extractor.asking import Answer
 from extractor.backends.attributes import AttributesBackend
-from extractor.extraction import Extraction, ExtractionFailure, ToExtract, standing, usable_import
-from extractor.scenario import load_scenario
+from extractor.extraction import Extraction, ExtractionFailure, Removal, Subject, usable_import
 
 
-class FakeBackend:
-    """Answers as the attributes do, but as a model; an id may be given an error to raise instead."""
+class FakeStates(dict):
+    def put(self, subject, state):
+        if state is None:
+            self.pop(subject, None)
+        else:
+            self[subject] = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=Subject)
 
-    tier = "individual"
 
-    def __init__(self, scenario):
-        self.errors = {}
-        self.asked = []
-        self.closed = False
-        self._attributes = AttributesBackend(scenario)
+class FakeQueue:
+    def __init__(self):
+        self.waiting = {}
 
-    async def extract(self, request):
-        self.asked.append(request.subject)
-        await asyncio.sleep(0)
-        if request.subject in self.errors:
-            raise self.errors[request.subject]
-        return msgspec.structs.replace(await self._attributes.extract(request), tier="individual", backend="fake", model="fake")
+    def ask(self, request):
+        self.waiting[request.subject] = request
 
-    async def aclose(self):
-        self.closed = True
+    def forget(self, subject):
+        self.waiting.pop(subject, None)
+
+
+class FakeClusters:
+    """``places`` gives a subject's cluster, ``texts`` what is known of a cluster."""
+
+    def __init__(self):
+        self.places = {}
+        self.texts = {}
+
+    def nearest(self, encoded):
+        return self.places.get(encoded.subject, "")
+
+    def member_knowledge(self, own, cluster):
+        text = self.texts.get(cluster)
+        if text is None:
+            return None
+        made = msgspec.structs.replace(own, tier="collective", cluster=cluster, summary=f"{text} {own.summary}")
+        return msgspec.structs.replace(made, as_of_ms=own.as_of_ms + len(text))
+
+
+class Stage:
+    """The stage with all that is around it; ``said`` gathers everything."""
+
+    def __init__(self, scenario, *, model=True, clusters=False, **settings):
+        self.states = FakeStates()
+        self.queue = FakeQueue() if model else None
+        self.clusters = FakeClusters() if clusters else None
+        self.attributes = AttributesBackend(scenario)
+        self.settings = Extract(**settings)
+        self.stage = Extraction(self.settings, scenario, self.states, self.queue, self.clusters)
+        self.now_s = 0.0
+
+    def ask(self, request, offset=0):
+        return self.stage.requested(request, offset, self.now_s)
+
+    def wait(self, seconds):
+        self.now_s += seconds
+        return self.stage.stand_ins(self.now_s)
+
+    def model_says(self, subject, result=None):
+        request = self.queue.waiting.pop(subject)
+        return self.stage.answered(Answer(request, self.made(request) if result is None else result))
+
+    def made(self, request, **changed):
+        made = msgspec.structs.replace(self.attributes.described(request), tier="individual", backend="fake", summary="From a model.")
+        return msgspec.structs.replace(made, **changed)
+
+    def encoded(self, subject, tier="attributes"):
+        return self.stage.encoded(
+            EncodedKnowledge(subject=subject, vector=b"1234", encoder="e", tier=tier, as_of_ms=1, trigger_ms=1, text_hash="t")
+        )
 
 
 @pytest.fixture
-def backend(news):
-    return FakeBackend(news)
+def stage(news):
+    return Stage(news)
 
 
-def _imported(request, **changed):
-    made = asyncio.run(AttributesBackend(load_scenario("news")).extract(request))
-    return msgspec.structs.replace(made, tier="individual", backend="batch", model="m", trigger_ms=0, **changed)
+@pytest.fixture
+def without_a_model(news):
+    return Stage(news, model=False)
 
 
-def _run(stage, *asked):
-    """Each is (request, imported) or (request, imported, what stands)."""
-    names = ("request", "imported", "stands")
-    return asyncio.run(stage.extract_many([ToExtract(**dict(zip(names, one, strict=False))) for one in asked]))
+@pytest.fixture
+def in_clusters(news):
+    return Stage(news, clusters=True)
 
 
-def test_order_is_kept_and_everything_is_counted(news, backend, item_request):
-    stage = Extraction(backend, news)
-    requests = [item_request(ident=f"n{n}") for n in range(5)]
-    assert [made.subject for made in _run(stage, *((r, None) for r in requests))] == [r.subject for r in requests]
-    assert stage.counts == {"made": 5}
-    assert _run(stage) == []
+def tiers(said):
+    return [(one.subject, one.tier) for one in said]
 
 
-def test_usable_imported_knowledge_is_taken_and_carries_the_requests_trigger(news, backend, item_request):
-    stage, request = Extraction(backend, news), item_request()
-    [made] = _run(stage, (request, _imported(request)))
+def test_a_request_waits_for_the_model_and_its_answer_is_said(stage, item_request):
+    assert stage.ask(item_request()) == []
+    assert stage.states["item:n1"].waiting
+    assert tiers(stage.model_says("item:n1")) == [("item:n1", "individual")]
+    state = stage.states["item:n1"]
+    assert (state.waiting, state.said, state.stands) == (False, "From a model.", ("individual", 1_000, "abc"))
+    assert stage.stage.counts == {"made": 1}
+
+
+def test_the_text_of_a_request_is_kept_only_until_it_is_answered(stage, item_request):
+    stage.ask(item_request(text="long text"))
+    assert stage.states["item:n1"].asked.item.text == "long text"
+    stage.model_says("item:n1")
+    assert stage.states["item:n1"].asked.item is None
+
+
+def test_without_a_model_attributes_answer_at_once(without_a_model, item_request):
+    assert tiers(without_a_model.ask(item_request())) == [("item:n1", "attributes")]
+    assert without_a_model.states["item:n1"].asked.item is None
+    assert without_a_model.ask(item_request()) == []
+    assert without_a_model.stage.counts == {"made": 1, "kept": 1}
+
+
+def test_without_a_model_a_request_without_text_is_a_bad_record(without_a_model, user_request):
+    with pytest.raises(RecordError, match="without any text"):
+        without_a_model.ask(user_request(("", True, {})))
+
+
+def test_the_tier_below_stands_in_once_for_who_waits_too_long_and_is_upgraded(stage, item_request):
+    stage.ask(item_request("First", ident="n1"))
+    stage.now_s += 1
+    stage.ask(item_request("Second", ident="n2"))
+    assert stage.wait(0.5) == []
+    assert tiers(stage.wait(0.6)) == [("item:n1", "attributes")]
+    assert tiers(stage.wait(60)) == [("item:n2", "attributes")]
+    assert stage.wait(60) == []
+    assert tiers(stage.model_says("item:n1")) == [("item:n1", "individual")]
+
+
+def test_no_stand_in_replaces_something_better(stage, user_request):
+    stage.ask(user_request(("Harbour", True, {}), as_of_ms=100))
+    stage.model_says("user:u1")
+    stage.ask(user_request(("Harbour", True, {}), ("Rail", True, {}), as_of_ms=300))
+    assert stage.wait(60) == []
+    assert tiers(stage.model_says("user:u1")) == [("user:u1", "individual")]
+
+
+def test_a_stand_in_for_changed_content_replaces_what_is_about_the_old_one(stage, item_request):
+    stage.ask(item_request(source_hash="old"))
+    stage.model_says("item:n1")
+    stage.ask(item_request(title="Changed", source_hash="new", as_of_ms=2_000))
+    assert tiers(stage.wait(60)) == [("item:n1", "attributes")]
+
+
+def test_an_update_carries_what_was_said_before(stage, user_request):
+    stage.ask(user_request(("Harbour", True, {}), as_of_ms=100))
+    stage.model_says("user:u1")
+    stage.ask(user_request(("Harbour", True, {}), ("Rail", True, {}), as_of_ms=300))
+    asked = stage.queue.waiting["user:u1"]
+    assert (asked.previous, asked.previous_as_of_ms) == ("From a model.", 100)
+
+
+def test_an_answer_that_cannot_be_used_leaves_the_tier_below_and_is_counted(stage, item_request):
+    stage.ask(item_request())
+    assert tiers(stage.model_says("item:n1", RejectedAnswerError("refusal", "I'm sorry"))) == [("item:n1", "attributes")]
+    assert not stage.states["item:n1"].waiting
+    assert stage.stage.counts == {"stood in: refusal": 1}
+
+
+def test_a_request_that_cannot_be_asked_fails_with_where_it_came_from(stage, user_request):
+    stage.ask(user_request(("", True, {})), offset=17)
+    (failure,) = stage.model_says("user:u1", RecordError("no text", wanted="text", todo="send some"))
+    assert isinstance(failure, ExtractionFailure)
+    assert (failure.request.subject, failure.offset) == ("user:u1", 17)
+    assert "no text" in failure.reason
+    (unforeseen,) = [stage.ask(user_request(("", True, {}))), stage.model_says("user:u1", TypeError("None"))][1]
+    assert unforeseen.reason == "TypeError: None"
+
+
+def test_of_two_requests_under_way_the_newer_counts_whatever_comes_first(stage, user_request):
+    old, new = (user_request(("Harbour", True, {}), as_of_ms=ms) for ms in (100, 300))
+    stage.ask(old)
+    stage.queue.waiting.clear()  # it is under way
+    stage.ask(new)
+    assert stage.model_says("user:u1")[0].as_of_ms == 300
+    assert stage.stage.answered(Answer(old, stage.made(old))) == []
+    assert not stage.states["user:u1"].waiting
+
+
+def test_an_old_answer_is_better_than_none_and_the_newer_request_still_waits(stage, user_request):
+    old, new = (user_request(("Harbour", True, {}), as_of_ms=ms) for ms in (100, 300))
+    stage.ask(old)
+    stage.ask(new)
+    assert stage.stage.answered(Answer(old, stage.made(old)))[0].as_of_ms == 100
+    assert stage.states["user:u1"].waiting
+    assert stage.stage.answered(Answer(old, RejectedAnswerError("refusal", "no"))) == []
+    assert stage.states["user:u1"].waiting
+
+
+def test_what_was_asked_before_a_restart_is_asked_again(stage, news, item_request):
+    stage.ask(item_request())
+    again = Stage(news)
+    again.states.update(stage.states)
+    again.stage.arrived("item:n1", again.states["item:n1"], 0.0)
+    assert tiers(again.wait(60)) == [("item:n1", "attributes")]
+    assert tiers(again.model_says("item:n1")) == [("item:n1", "individual")]
+
+
+def test_a_removed_subject_is_asked_about_no_more_and_a_late_answer_is_not_said(stage, item_request):
+    request = item_request()
+    stage.ask(request)
+    assert stage.stage.removed("item:n1") == [Removal("item:n1")]
+    assert stage.queue.waiting == {}
+    assert stage.states == {}
+    assert stage.stage.answered(Answer(request, stage.made(request))) == []
+    assert stage.wait(60) == []
+
+
+# imports
+
+
+def test_what_was_imported_before_answers_without_asking(stage, item_request):
+    request = item_request()
+    assert stage.stage.imported("item:n1", stage.made(request, backend="batch", trigger_ms=0), 7) == []
+    (made,) = stage.ask(request)
     assert (made.backend, made.trigger_ms) == ("batch", request.trigger_ms)
-    assert backend.asked == []
-    assert stage.counts == {"imported": 1}
+    assert stage.queue.waiting == {}
+
+
+def test_what_is_imported_after_a_request_is_used_at_once_and_ends_the_waiting(stage, item_request):
+    request = item_request()
+    stage.ask(request)
+    (made,) = stage.stage.imported("item:n1", stage.made(request, backend="batch"), 77)
+    assert (made.backend, made.trigger_ms) == ("batch", 77)
+    assert stage.queue.waiting == {}
+    assert not stage.states["item:n1"].waiting
+
+
+def test_an_import_older_than_the_request_is_used_and_the_model_is_still_asked(stage, user_request):
+    request = user_request(("Harbour", True, {}), as_of_ms=300)
+    stage.ask(request)
+    (made,) = stage.stage.imported("user:u1", stage.made(request, backend="batch", as_of_ms=100), 77)
+    assert made.as_of_ms == 100
+    assert "user:u1" in stage.queue.waiting
+
+
+def test_an_import_answers_once_and_newer_requests_are_asked(stage, user_request):
+    request = user_request(("Harbour", True, {}), as_of_ms=150)
+    stage.stage.imported("user:u1", stage.made(request, backend="batch", as_of_ms=100), 1)
+    assert stage.ask(request)[0].backend == "batch"
+    assert stage.ask(user_request(("Harbour", True, {}), as_of_ms=200)) == []
+    assert stage.model_says("user:u1")[0].as_of_ms == 200
+
+
+@pytest.mark.parametrize("unfit", [{"source_hash": "other"}, {"subject": "item:n2"}], ids=["content", "subject"])
+def test_an_import_about_something_else_is_kept_but_not_used(stage, item_request, unfit):
+    request = item_request()
+    stage.stage.imported("item:n1", stage.made(request, **unfit), 1)
+    assert stage.ask(request) == []
+    assert stage.states["item:n1"].imported is not None
 
 
 @pytest.mark.parametrize(("as_of_ms", "usable"), [(4_999, True), (5_000, True), (5_001, False)])
-def test_imported_knowledge_of_a_user_must_not_know_the_future(user_request, as_of_ms, usable):
+def test_imported_knowledge_of_a_user_must_not_know_the_future(stage, user_request, as_of_ms, usable):
     request = user_request(("Harbour", True, {}))
-    assert usable_import(request, _imported(request, as_of_ms=as_of_ms)) is usable
+    assert usable_import(request, stage.made(request, as_of_ms=as_of_ms)) is usable
 
 
-@pytest.mark.parametrize(("source_hash", "usable"), [("abc", True), ("", True), ("other", False)])
-def test_imported_knowledge_of_an_item_must_be_about_this_content(item_request, source_hash, usable):
+def test_an_import_that_is_taken_back_answers_no_longer_and_outlives_a_removal_before(stage, item_request):
     request = item_request()
-    assert usable_import(request, _imported(request, source_hash=source_hash)) is usable
+    stage.stage.imported("item:n1", stage.made(request), 1)
+    stage.stage.removed("item:n1")
+    assert stage.states["item:n1"] == Subject(imported=stage.made(request))
+    stage.stage.imported("item:n1", None, 2)
+    assert stage.states == {}
+    assert stage.ask(request) == []
 
 
-def test_imported_knowledge_of_another_subject_is_never_used(item_request):
-    assert not usable_import(item_request(ident="n1"), _imported(item_request(ident="n2")))
+# clusters
 
 
-def test_an_answer_that_cannot_be_used_is_replaced_visibly(news, backend, item_request):
-    backend.errors["item:n1"] = RejectedAnswerError("refusal", "I'm sorry")
-    stage = Extraction(backend, news)
-    bad, good = _run(stage, (item_request(ident="n1"), None), (item_request(ident="n2"), None))
-    assert (bad.tier, bad.backend) == ("attributes", "attributes")
-    assert (good.tier, good.backend) == ("individual", "fake")
-    assert stage.counts == {"stood in: refusal": 1, "made": 1}
+def test_a_member_gets_its_clusters_text_once_its_place_is_known_and_individual_knowledge_later(in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports."
+    in_clusters.ask(item_request())
+    assert tiers(in_clusters.wait(60)) == [("item:n1", "attributes")]
+    (made,) = in_clusters.encoded("item:n1")
+    assert (made.tier, made.cluster, made.summary) == ("collective", "cluster:item-3", "Ports. Harbour opens")
+    assert in_clusters.encoded("item:n1") == []
+    assert tiers(in_clusters.model_says("item:n1")) == [("item:n1", "individual")]
+    assert in_clusters.stage.counts == {"attributes first": 1, "collective": 1, "made": 1}
 
 
-def test_what_cannot_be_asked_about_fails_alone(news, backend, item_request, user_request):
-    stage = Extraction(FakeBackend(news), news)
-    empty, collective, good = _run(
-        stage, (user_request(("", True, {})), None), (item_request(ident="c", mode="collective"), None), (item_request(), None)
-    )
-    assert isinstance(empty, ExtractionFailure)
-    assert isinstance(collective, ExtractionFailure)
-    assert "collective" in collective.reason
-    assert good.backend == "fake"
-    assert stage.counts == {"failed": 2, "made": 1}
+def test_members_hear_what_is_said_of_their_cluster_later(in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.ask(item_request())
+    in_clusters.wait(60)
+    assert in_clusters.encoded("item:n1") == []  # nothing is known of the cluster yet
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports."
+    assert tiers(in_clusters.stage.cluster_said("cluster:item-3")) == [("item:n1", "collective")]
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports and rails."
+    assert tiers(in_clusters.stage.cluster_said("cluster:item-3")) == [("item:n1", "collective")]
+    in_clusters.model_says("item:n1")
+    assert in_clusters.stage.cluster_said("cluster:item-3") == []
 
 
-def test_a_server_that_is_gone_stops_the_batch_and_the_retry_pays_only_for_the_rest(news, backend, item_request):
-    backend.errors["item:n3"] = UnavailableError("no connection", wanted="one", todo="wait")
-    stage = Extraction(backend, news)
-    pairs = [(item_request(ident=f"n{n}"), None) for n in range(4)]
-    with pytest.raises(UnavailableError):
-        _run(stage, *pairs)
-    assert stage.counts == {}
-    backend.errors.clear()
-    backend.asked.clear()
-    assert [made.subject for made in _run(stage, *pairs)] == [f"item:n{n}" for n in range(4)]
-    assert backend.asked == ["item:n3"]
+def test_where_single_subjects_are_not_asked_about_the_tier_below_answers_at_once(news, item_request):
+    stage = Stage(news, clusters=True, individual=False)
+    stage.clusters.places["item:n1"] = "cluster:item-3"
+    stage.clusters.texts["cluster:item-3"] = "Ports."
+    assert tiers(stage.ask(item_request())) == [("item:n1", "attributes")]
+    assert tiers(stage.encoded("item:n1")) == [("item:n1", "collective")]
+    assert stage.queue.waiting == {}
 
 
-def test_the_same_request_twice_in_a_batch_is_asked_once(news, backend, item_request):
-    first, second = _run(Extraction(backend, news), (item_request(), None), (item_request(), None))
-    assert first == second
-    assert backend.asked == ["item:n1"]
+def test_a_cluster_is_asked_about_like_everybody_else(news, item_request):
+    stage = Stage(news, clusters=True, individual=False)
+    request = msgspec.structs.replace(item_request(), subject="cluster:item-3", item=None, mode="collective")
+    assert split_subject(request.subject)[0] == "cluster"
+    stage.ask(request)
+    assert stage.wait(60) == []  # nothing stands in for a cluster
+    made = stage.made(item_request(), subject="cluster:item-3", tier="collective")
+    assert tiers(stage.model_says("cluster:item-3", made)) == [("cluster:item-3", "collective")]
 
 
-def test_a_refused_key_stops(news, backend, item_request):
-    backend.errors["item:n1"] = SettingsError("HTTP 401", wanted="a key", todo="set it")
-    with pytest.raises(SettingsError):
-        _run(Extraction(backend, news), (item_request(), None))
-
-
-def test_closing_the_stage_closes_its_backend(news, backend):
-    asyncio.run(Extraction(backend, news).aclose())
-    assert backend.closed
-
-
-@pytest.mark.parametrize("as_of_ms", [200, 300, 10**12])
-def test_an_import_that_stands_does_not_answer_newer_requests_which_are_asked(news, backend, user_request, as_of_ms):
-    stage, request = Extraction(backend, news), user_request(("Harbour", True, {}), as_of_ms=as_of_ms)
-    imported = _imported(request, as_of_ms=100)
-    [made] = _run(stage, (request, imported, standing(imported)))
-    assert (made.backend, made.as_of_ms) == ("fake", as_of_ms)
-    assert stage.counts == {"made": 1}
-
-
-def test_an_import_that_is_newer_than_what_stands_is_taken(news, backend, user_request):
-    stage, request = Extraction(backend, news), user_request(("Harbour", True, {}), as_of_ms=300)
-    [made] = _run(stage, (request, _imported(request, as_of_ms=200), ("individual", 100, "")))
-    assert (made.backend, made.as_of_ms) == ("batch", 200)
-
-
-def test_where_individual_knowledge_stands_the_attributes_have_nothing_to_say(news, user_request):
-    stage, request = Extraction(AttributesBackend(news), news), user_request(("Harbour", True, {}), as_of_ms=300)
-    imported = _imported(request, as_of_ms=100)
-    assert _run(stage, (request, imported, standing(imported))) == [None]
-    assert stage.counts == {"kept": 1}
-
-
-def test_the_same_request_again_is_not_paid_for_again(news, backend, item_request):
-    stage, request = Extraction(backend, news), item_request()
-    [made] = _run(stage, (request, None))
-    assert _run(stage, (request, None, standing(made))) == [None]
-    assert backend.asked == ["item:n1"]
-    assert stage.counts == {"made": 1, "kept": 1}
-
-
-def test_no_stand_in_replaces_something_better(news, backend, user_request):
-    request = user_request(("Harbour", True, {}), as_of_ms=300)
-    backend.errors[request.subject] = RejectedAnswerError("refusal", "I'm sorry")
-    stage = Extraction(backend, news)
-    assert _run(stage, (request, None, ("individual", 100, "h"))) == [None]
-    assert stage.counts == {"kept": 1}
-
-
-def test_a_stand_in_for_changed_content_replaces_what_is_about_the_old_one(news, backend, item_request):
-    backend.errors["item:n1"] = RejectedAnswerError("refusal", "I'm sorry")
-    request = item_request()
-    [made] = _run(Extraction(backend, news), (request, None, ("individual", request.as_of_ms - 1, "old")))
-    assert made.tier == "attributes"
+def test_without_a_model_a_cluster_waits_for_an_import(without_a_model, item_request):
+    request = msgspec.structs.replace(item_request(), subject="cluster:item-3", item=None, mode="collective")
+    assert without_a_model.ask(request) == []
+    made = without_a_model.made(item_request(), subject="cluster:item-3", tier="collective")
+    assert tiers(without_a_model.stage.imported("cluster:item-3", made, 5)) == [("cluster:item-3", "collective")]

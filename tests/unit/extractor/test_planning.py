@@ -1,5 +1,7 @@
 """Planning is exact: the state depends on the events alone, and no request is lost in a crash."""
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,11 @@ from extractor.scenario import load_scenario
 
 NEWS = load_scenario("news")
 K = 3
-PLANNER = UserPlanner(Plan(interactions_per_request=K, history=5), NEWS)
+GAP_MS, MAX_AGE_MS, HOUR_MS, DAY_MS = 5_000, 7_200_000, 3_600_000, 86_400_000
+PLANNER = UserPlanner(Plan(interactions_per_request=K, history=5, min_gap_s=0), NEWS)
+DEBOUNCED = UserPlanner(
+    Plan(interactions_per_request=K, history=5, min_gap_s=GAP_MS / 1_000, max_age_hours=MAX_AGE_MS / HOUR_MS), NEWS
+)
 ACTIONS = ("click", "skip", "view", "like")
 
 
@@ -63,18 +69,112 @@ def test_content_hash_does_not_see_the_order_of_attributes():
 def test_fresher_items_go_first_and_items_before_users():
     planner = ItemPlanner(NEWS)
     fresh, old = planner.plan(_item(), None, 1_000), planner.plan(_item(), None, 1_000_000_000)
+    wanted = planner.plan(_item(), None, 1_000_000_000, traffic=50.0)
     _, user = PLANNER.apply(None, _log(range(200)), 0)
-    assert fresh.priority > old.priority > user.priority
+    assert 200 >= fresh.priority > wanted.priority > old.priority > user.priority > 0
 
 
 def test_k_interactions_make_one_request_with_a_bounded_history():
     state, request = PLANNER.apply(None, _log(range(K - 1)), 0)
     assert request is None
     state, request = PLANNER.apply(state, _log(range(10))[K - 1 :], 0)
-    assert [entry.item for entry in request.history] == ["n5", "n6", "n7", "n8", "n9"]
-    assert (request.subject, request.as_of_ms, request.trigger_ms) == ("user:u", 9, NOW_MS)
+    assert [entry.item for entry in request.history] == ["n4", "n5", "n6", "n7", "n8"]  # n9 is left to the next
+    assert (request.subject, request.as_of_ms, request.trigger_ms) == ("user:u", 8, NOW_MS)
     assert (state.n_events, state.n_since_knowledge) == (10, 10 % K)
-    assert "Title 9" in build_prompt(NEWS, request).user
+    assert "Title 8" in build_prompt(NEWS, request).user
+
+
+def _at(*at_ms, drifted=()):
+    """Events that the broker received then; those of these offsets drifted."""
+    log = zip(_log(range(len(at_ms))), at_ms, strict=True)
+    return [one._replace(at_ms=ms, drifted=one.offset in drifted) for one, ms in log]
+
+
+def test_what_falls_due_within_the_gap_waits_for_a_later_event():
+    log = _at(*[10_000] * 2 * K, 10_000 + GAP_MS - 1, 10_000 + GAP_MS)
+    state, request = DEBOUNCED.apply(None, log[:-1], 0)
+    assert (request.as_of_ms, request.trigger_ms) == (K - 1, 10_000)
+    assert (state.due, state.n_since_knowledge) == ("new_interactions", K + 1)
+    assert DEBOUNCED.ready_at_ms(state) == 10_000 + GAP_MS
+    state, request = DEBOUNCED.apply(state, log[-1:], 0)
+    assert (request.as_of_ms, request.trigger_ms) == (2 * K + 1, 10_000)  # since when it waited: latency counts the wait
+    assert (state.n_since_knowledge, DEBOUNCED.ready_at_ms(state)) == (0, None)
+
+
+def test_what_falls_due_within_the_gap_and_is_followed_by_nothing_is_made_by_the_clock():
+    state, _ = DEBOUNCED.apply(None, _at(*[10_000] * 2 * K), 0)
+    assert DEBOUNCED.late(state, 10_000 + GAP_MS - 1) is None
+    after, request = DEBOUNCED.late(state, 10_000 + GAP_MS)
+    assert (request.reason, request.as_of_ms) == ("new_interactions", 2 * K - 1)
+    assert DEBOUNCED.late(after, 10**12) is None
+    assert DEBOUNCED.late(state, 10_000 + GAP_MS) == (after, request)  # after a crash the same again
+
+
+def test_the_gap_counts_from_a_late_request_too():
+    state, _ = DEBOUNCED.apply(None, _at(*[10_000] * 2 * K), 0)
+    state, _ = DEBOUNCED.late(state, 50_000)
+    state, request = DEBOUNCED.apply(state, _at(*[50_001] * 3 * K)[2 * K :], 0)
+    assert (request, DEBOUNCED.ready_at_ms(state)) == (None, 50_000 + GAP_MS)
+
+
+def test_drift_makes_a_request_before_k_interactions():
+    state, request = DEBOUNCED.apply(None, _at(1_000, drifted=[0]), 0)
+    assert (request.reason, len(request.history), state.n_since_knowledge) == ("drift", 1, 0)
+
+
+def test_drift_within_the_gap_waits_whatever_comes_in_between():
+    log = _at(*[10_000] * K, 10_001, 10_002, 10_000 + GAP_MS, drifted=[K])
+    state, request = DEBOUNCED.apply(None, log[:-1], 0)
+    assert (request.reason, state.due, DEBOUNCED.ready_at_ms(state)) == ("new_interactions", "drift", 10_000 + GAP_MS)
+    _, request = DEBOUNCED.apply(state, log[-1:], 0)
+    assert (request.reason, request.trigger_ms) == ("drift", 10_001)
+
+
+def test_old_knowledge_of_an_active_user_is_asked_for_again():
+    log = _at(*[1_000] * K, 999 + MAX_AGE_MS, 1_000 + MAX_AGE_MS)
+    state, request = DEBOUNCED.apply(None, log[:-1], 0)
+    assert (request.reason, state.due) == ("new_interactions", None)
+    _, request = DEBOUNCED.apply(state, log[-1:], 0)
+    assert request.reason == "old_knowledge"
+
+
+def test_age_does_not_count_where_nobody_asked_or_it_is_turned_off():
+    never_asked, _ = DEBOUNCED.apply(None, _at(1_000, 1_000 + 2 * MAX_AGE_MS), 0)
+    ageless = UserPlanner(Plan(interactions_per_request=K, max_age_hours=0), NEWS)
+    state, _ = ageless.apply(None, _at(*[1_000] * K, 10**12), 0)
+    assert (never_asked.due, state.due) == (None, None)
+
+
+def test_a_request_that_was_not_sent_waits_on_and_goes_out_with_the_next_interaction():
+    state, request = DEBOUNCED.apply(None, _at(*[1_000] * K), 0)
+    assert request is not None
+    state = DEBOUNCED.not_yet(state, request)
+    assert (state.n_since_knowledge, state.staleness, DEBOUNCED.ready_at_ms(state)) == (K, 1.0, 1_000)
+    assert DEBOUNCED.late(state, 1_500)[1].history == request.history
+    _, request = DEBOUNCED.apply(state, _at(*[1_001] * (K + 1))[K:], 0)
+    assert request.reason == "new_interactions"
+
+
+def test_staleness_is_the_share_of_the_history_that_no_request_covers():
+    state, _ = PLANNER.apply(None, _log(range(2)), 0)
+    assert state.staleness == 1.0
+    state, _ = PLANNER.apply(state, _log(range(5))[2:], 0)
+    assert state.staleness == 2 / 5
+
+
+def test_a_user_with_more_traffic_and_less_knowledge_goes_first():
+    days_apart, at_once = ([n * step for n in range(K)] for step in (10 * DAY_MS, 1))
+    _, rare = PLANNER.apply(None, _log(days_apart, at_ms=10**12), 0)
+    state, busy = PLANNER.apply(None, _log(at_once, at_ms=10**12), 0)
+    assert busy.priority > rare.priority
+    assert busy.reason == rare.reason
+    _, drifted = PLANNER.apply(state, [_log([0] * (K + 1), at_ms=10**12)[K]._replace(drifted=True)], 0)
+    assert drifted.priority < busy.priority  # one line of four is new, of the other all
+
+
+def test_one_event_with_a_clock_ahead_does_not_make_all_traffic_old():
+    state, _ = PLANNER.apply(None, _log([1, 2, 10**12], at_ms=1_000), 0)
+    assert state.traffic == pytest.approx(3, rel=1e-4)
 
 
 def test_history_is_in_event_time_and_a_view_is_neither_liked_nor_not():
@@ -120,52 +220,77 @@ def test_a_second_partition_counts_its_own_offsets():
     assert (state.n_events, request is not None) == (3, True)
 
 
-times = st.lists(st.integers(0, 20), min_size=1, max_size=25)
+events = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4_000), st.booleans()), min_size=1, max_size=15)
 
 
-@given(times, st.lists(st.tuples(st.integers(0, 10), st.integers(1, 8)), max_size=20))
-def test_any_cut_into_batches_with_repetitions_gives_the_same_state(event_times, deliveries):
-    log = _log(event_times)
-    wanted, _ = PLANNER.apply(None, log, 0)
-    state, at = None, 0
+def _stream(given_events):
+    """Events with their event time, the broker's time since the one before, and whether they drifted."""
+    ats = itertools.accumulate(wait_ms for _, wait_ms, _ in given_events)
+    log = zip(_log([ms for ms, _, _ in given_events]), ats, given_events, strict=True)
+    return [one._replace(at_ms=at_ms, drifted=drifted) for one, at_ms, (_, _, drifted) in log]
+
+
+@given(events, st.lists(st.tuples(st.integers(0, 10), st.integers(1, 8)), max_size=20))
+def test_any_cut_into_batches_with_repetitions_gives_the_same_state_and_last_request(given_events, deliveries):
+    log = _stream(given_events)
+    wanted, wanted_request = DEBOUNCED.apply(None, log, 0)
+    state, request, at = None, None, 0
     for back, n in [*deliveries, (0, len(log))]:
         start = max(0, at - back)
         batch = log[start : start + n]
         if batch:
-            state, _ = PLANNER.apply(state, batch, 0)
+            state, made = DEBOUNCED.apply(state, batch, 0)
+            request = made or request
         at = max(at, start + len(batch))
-    state, _ = PLANNER.apply(state, log[at:] or log[-1:], 0)
-    assert state == wanted
+    state, made = DEBOUNCED.apply(state, log[at:] or log[-1:], 0)
+    assert (state, made or request) == (wanted, wanted_request)
 
 
-@settings(max_examples=200)
-@given(times, st.lists(st.tuples(st.integers(1, 8), st.sampled_from(["nothing", "state", "request", "both"])), max_size=20))
-def test_no_crash_loses_a_request(event_times, steps):
-    """Each step delivers from the last commit and dies after writing nothing, the state, the request, or both; the last do not die."""
-    log = _log(event_times)
-    wanted, _ = PLANNER.apply(None, log, 0)
-    state, committed, sent_up_to = None, 0, -1
-    for n, survived in [*steps, *[(4, "all")] * len(log)]:
+SURVIVES = ("nothing", "request", "request and state", "all")
+
+
+@settings(max_examples=150)
+@given(events, st.lists(st.tuples(st.integers(1, 8), st.booleans(), st.sampled_from(SURVIVES)), max_size=25))
+def test_no_crash_loses_a_request(given_events, steps):
+    """Each step takes a batch from the last commit, or lets the clock ask, and dies on its way: requests, state, commit."""
+    log = _stream(given_events)
+    dates = [DEBOUNCED.apply(None, log[: n + 1], 0)[0].as_of_ms for n in range(len(log))]  # of a request up to each event
+    state, committed, now_ms, sent = None, 0, 0, []
+    for n, clock, survives in [*steps, *[(4, False, "all")] * len(log), (0, True, "all")]:
+        now_ms = max(now_ms + 2_000, *(one.at_ms for one in log[: committed + 1])) if n else log[-1].at_ms + now_ms + GAP_MS
         batch = log[committed : committed + n]
-        if not batch:
-            break
-        after, request = PLANNER.apply(state, batch, 0)
-        if request is not None and survived in {"request", "both", "all"}:
-            sent_up_to = max(sent_up_to, after.offsets[0])
-        if survived in {"state", "both", "all"}:
+        if clock:
+            after, request = (state and DEBOUNCED.late(state, now_ms)) or (state, None)
+        elif batch:
+            after, request = DEBOUNCED.apply(state, batch, 0)
+        else:
+            continue
+        if survives != "nothing":
+            sent += [request.as_of_ms] if request else []
+        if survives in {"request and state", "all"}:
             state = after
-        if survived == "all":
+        if survives == "all" and not clock:
             committed += len(batch)
-    assert state == wanted
-    if wanted.due_at is not None:
-        assert sent_up_to >= wanted.due_at[1]
+    assert (committed, state.n_events, state.due) == (len(log), len(log), None)
+    assert state.n_since_knowledge < K
+    n_covered = state.n_events - state.n_since_knowledge
+    assert max(sent, default=None) == (dates[n_covered - 1] if n_covered else None)
 
 
-@given(times)
-def test_a_repeated_batch_makes_the_same_request(event_times):
-    log = _log(event_times)
-    state, request = PLANNER.apply(None, log, 0)
-    assert PLANNER.apply(state, log, 0) == (state, request)
+@given(events)
+def test_a_redelivered_batch_changes_nothing_and_makes_nothing_due(given_events):
+    log = _stream(given_events)
+    state, _ = DEBOUNCED.apply(None, log, 0)
+    assert DEBOUNCED.apply(state, log, 0) == (state, None)
+
+
+@given(events)
+def test_requests_about_one_user_are_a_gap_apart(given_events):
+    state, asked_at = None, []
+    for one in _stream(given_events):
+        state, request = DEBOUNCED.apply(state, [one], 0)
+        asked_at += [one.at_ms] if request else []
+    assert all(later - earlier >= GAP_MS for earlier, later in itertools.pairwise(asked_at))
 
 
 def _requests(log):

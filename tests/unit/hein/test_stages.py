@@ -16,9 +16,11 @@ from contracts.errors import UnavailableError, VectorError
 from contracts.ports import Matrix, VectorRow
 from contracts.records import AugmentedVector, EncodedKnowledge, Knowledge, Tier
 from hein.augmenting import Augmenting, augmented_collection
+from hein.documents import MAX_SUMMARY_CHARS, MAX_VERSIONS, Document, Version, read_document
 from hein.encoding import Encoding
 from hein.network import HEIN, HeinConfig
 from hein.stores.memory import MemoryVectorStore
+from hein.stores.rows import MAX_DOCUMENT_BYTES
 from hein.text import knowledge_text
 
 DIM = 6
@@ -172,6 +174,75 @@ def test_a_store_that_was_down_loses_nothing_when_the_batch_is_done_again(encode
     assert [out.subject for out in stage.encode_many([knowledge()])] == ["item:1"]
 
 
+# --- what stood before ---
+
+
+def document(store: MemoryVectorStore, subject: str = "item:1") -> Document:
+    return read_document(store.fetch([subject])[subject].document)
+
+
+def stood(store: MemoryVectorStore, subject: str = "item:1") -> list[tuple[str, int]]:
+    return [(version.tier, version.as_of_ms) for version in document(store, subject).versions]
+
+
+def test_what_stood_before_is_kept_without_its_factors(store: MemoryVectorStore, encoder: FakeEncoder) -> None:
+    stage = Encoding(encoder, store)
+    first = knowledge(tier="attributes", text="s" * 300, tone="dry")
+    stage.encode_many([first])
+    assert stood(store) == []
+    paid = msgspec.structs.replace(knowledge(as_of_ms=2), model="big", prompt_version="news-1/2", tokens_in=300, tokens_out=90)
+    stage.encode_many([paid])
+    stage.encode_many([knowledge(as_of_ms=3)])
+    newest, oldest = document(store).versions
+    assert newest == Version(
+        tier="individual", as_of_ms=2, trigger_ms=5, model="big", prompt_version="news-1/2", tokens_in=300, tokens_out=90,
+        summary=paid.summary,
+    )  # fmt: skip
+    assert (oldest.tier, oldest.summary, oldest.tokens_in) == ("attributes", "s" * MAX_SUMMARY_CHARS, None)
+    assert msgspec.json.decode(store.fetch(["item:1"])["item:1"].document, type=Knowledge) == knowledge(as_of_ms=3)
+
+
+def test_what_never_stood_or_comes_again_is_no_version(store: MemoryVectorStore, encoder: FakeEncoder) -> None:
+    stage = Encoding(encoder, store)
+    for as_of_ms in (5, 5, 3, 6, 5, 6):
+        stage.encode_many([knowledge(as_of_ms=as_of_ms)])
+    assert stood(store) == [("individual", 5)]
+    stage.encode_many([knowledge(tier="attributes", as_of_ms=9)])
+    Encoding(FakeEncoder("fake/2"), store).encode_many([knowledge(as_of_ms=6)])  # encoded again, the same knowledge
+    assert stood(store) == [("individual", 5)]
+
+
+def test_the_last_ten_versions_stay(store: MemoryVectorStore, encoder: FakeEncoder) -> None:
+    stage = Encoding(encoder, store)
+    for as_of_ms in range(20):
+        stage.encode_many([knowledge(as_of_ms=as_of_ms)])
+    assert stood(store) == [("individual", 18 - n) for n in range(MAX_VERSIONS)]
+
+
+def test_where_the_row_is_full_the_oldest_versions_go_and_the_factors_stay_whole(
+    store: MemoryVectorStore, encoder: FakeEncoder
+) -> None:
+    stage = Encoding(encoder, store)
+    for as_of_ms in range(1, 6):
+        stage.encode_many([knowledge(as_of_ms=as_of_ms, text="s" * 200)])
+    factors = {f"f{n:02}": "x" * 1_999 for n in range(32)}
+    room = MAX_DOCUMENT_BYTES - len(msgspec.json.encode(knowledge(as_of_ms=6, text="s", rest="", **factors)))
+    full = knowledge(as_of_ms=6, text="s", rest="x" * (room - 900), **factors)  # two or three versions fit into 900 bytes
+    stage.encode_many([full])
+    kept = document(store)
+    assert kept.factors == full.factors
+    assert stage.n_cut == 0
+    assert stood(store) in ([("individual", 5), ("individual", 4)], [("individual", 5), ("individual", 4), ("individual", 3)])
+
+
+@pytest.mark.parametrize("old", [msgspec.json.encode(knowledge()).decode(), "", "{", '{"versions": [3]}'])
+def test_rows_without_versions_or_with_damaged_ones_go_on(store: MemoryVectorStore, encoder: FakeEncoder, old: str) -> None:
+    vector = np.ones(DIM, dtype=np.float32)
+    store.upsert([VectorRow(subject="item:1", vector=vector, tier="individual", as_of_ms=1, trigger_ms=5, document=old)])
+    Encoding(encoder, store).encode_many([knowledge(as_of_ms=2)])
+    assert stood(store) == [("individual", 1)]
+
+
 # --- augment ---
 
 
@@ -237,8 +308,17 @@ def test_a_collection_belongs_to_a_version() -> None:
 
 
 def contents(store: MemoryVectorStore) -> dict[str, tuple[object, ...]]:
+    """What stands; what stood before depends on the order in which it came, and has its own test below."""
+    made = msgspec.json.Decoder(Knowledge)
     return {
-        row.subject: (row.tier, row.as_of_ms, row.source_hash, row.text_hash, row.document, np.round(row.vector, 5).tolist())
+        row.subject: (
+            row.tier,
+            row.as_of_ms,
+            row.source_hash,
+            row.text_hash,
+            row.document and made.decode(row.document),
+            np.round(row.vector, 5).tolist(),
+        )
         for batch in store.scan()
         for row in batch
     }
@@ -279,3 +359,12 @@ def test_any_order_with_any_repetition_ends_in_the_same_stores_and_changelog(bat
     assert contents(got_augmented) == contents(wanted_augmented)
     last = {subject: (out.tier, out.as_of_ms) for subject, out in changelog.items()}
     assert last == {subject: (row.tier, row.as_of_ms) for subject, row in got.fetch(list(last)).items()}
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches=deliveries())
+def test_the_versions_do_not_depend_on_how_records_are_cut_into_batches(batches: list[list[Knowledge]]) -> None:
+    one_by_one, _, _ = run([[record] for batch in batches for record in batch])
+    got, _, _ = run(batches)
+    for subject in ("item:1", "user:1", "item:2"):
+        assert document(got, subject) == document(one_by_one, subject)

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from contracts.codec import key_of
 from contracts.errors import DatasetError, SettingsError
-from contracts.records import HistoryEntry, ItemEvent, Knowledge, KnowledgeRequest
+from contracts.records import HistoryEntry, ItemEvent, Knowledge, KnowledgeRequest, Member
 from contracts.settings import Settings
-from contracts.topics import IMPORTED, ITEMS, KNOWLEDGE, REQUESTS
+from contracts.topics import CLUSTER_KNOWLEDGE, IMPORTED, ITEMS, KNOWLEDGE, REQUESTS
 from extractor.batch_file import BadAnswer, read_answers
 from extractor.chat import request_body
 from extractor.exporting import OpenQuestions
@@ -51,6 +51,14 @@ def a_user(number):
     )  # fmt: skip
 
 
+def a_cluster(side, number):
+    members = tuple(Member(subject=f"{side}:n{n}", text=f"Report {n} about {number}.") for n in range(5))
+    return KnowledgeRequest(
+        subject=f"cluster:{side}-{number}", mode="collective", reason="new_cluster", priority=1.0, as_of_ms=3_000 + number,
+        trigger_ms=9_000, source_hash=f"h{number}", members=members, common={"topic": (f"topic {number}",)}, cluster_size=40,
+    )  # fmt: skip
+
+
 def by_attributes(subject, as_of_ms, source_hash):
     return Knowledge(
         subject=subject, factors={}, summary="", tier="attributes", backend="attributes", scenario="news", prompt_version="news-1/1",
@@ -71,8 +79,8 @@ def topics():
 def exported(news):
     """Writes the open questions of some records to a file; gives the file's bytes and the summary."""
 
-    def run(records, file, kinds=("item", "user"), **options):
-        questions = OpenQuestions(news)
+    def run(records, file, kinds=("item", "user"), tier="individual", **options):
+        questions = OpenQuestions(news, tier=tier)
         collect(records, questions)
         done = write(questions, file, **({"kinds": kinds, "everything": False, "model": "m", "max_tokens": 400} | options))
         questions.close()
@@ -152,6 +160,34 @@ def test_after_half_of_an_import_the_other_half_is_open(topics, exported, news, 
     assert len(rest.splitlines()) == 300
 
 
+CLUSTERS = [a_cluster(side, number) for side in ("item", "user") for number in range(30)]
+
+
+def test_round_trip_of_clusters_twice_with_the_same_result(topics, exported, news, tmp_path):
+    asked = [tailed(REQUESTS, request) for request in CLUSTERS]
+    first, done = exported([*topics, *asked], tmp_path / "q.jsonl", tier="collective")
+    assert done.lines == {"item": 30, "user": 30}
+    assert done.reasons == {"no knowledge": 60}
+    answers = tmp_path / "a.jsonl"
+    imports = []
+    for seed in (1, 2):
+        answers.write_bytes(answer_batch(first, model="big", seed=seed))
+        imports.append({made.subject: made for made in read_answers(answers, news)})
+    assert imports[0] == imports[1]
+    assert imports[0].keys() == {request.subject for request in CLUSTERS}
+    assert {made.tier for made in imports[0].values()} == {"collective"}
+    waiting = [tailed(IMPORTED, made) for made in imports[0].values()]
+    again, left = exported([*asked, *waiting], tmp_path / "q.jsonl", tier="collective")
+    assert (again, left.left_out) == (b"", {"answer waiting": 60})
+    taken = [tailed(CLUSTER_KNOWLEDGE, made) for made in imports[0].values()]
+    again, left = exported([*asked, *waiting, *taken], tmp_path / "q.jsonl", tier="collective")
+    assert (again, left.left_out) == (b"", {"up to date": 60})
+    one_back = [*asked, *taken, tailed(CLUSTER_KNOWLEDGE, "cluster:user-7")]
+    assert exported(one_back, tmp_path / "q.jsonl", tier="collective")[1].lines == {"user": 1}
+    one_gone = [*asked, tailed(REQUESTS, "cluster:user-7")]
+    assert exported(one_gone, tmp_path / "q.jsonl", tier="collective")[1].lines == {"item": 30, "user": 29}
+
+
 def test_tombstones_take_back_and_records_under_a_wrong_key_are_passed_over(exported, tmp_path):
     event = an_item(1)
     made = by_attributes("item:n|1", 1_001, content_hash(event))
@@ -191,6 +227,7 @@ def test_without_a_model_or_a_folder_nothing_is_read(news, tmp_path):
 def test_only_the_topics_of_the_kinds_are_read():
     assert topics_of(["item"]) == [ITEMS, KNOWLEDGE, IMPORTED]
     assert topics_of(["user", "item"]) == [ITEMS, REQUESTS, KNOWLEDGE, IMPORTED]
+    assert topics_of(["item"], "collective") == [REQUESTS, CLUSTER_KNOWLEDGE, IMPORTED]
 
 
 class FakeTail:
@@ -253,11 +290,17 @@ def test_a_full_disk_is_one_message(run, monkeypatch):
     assert "set TMPDIR" in answer.stderr
 
 
-def test_collective_is_not_built_yet_and_says_so(run, tmp_path):
-    answer = run("q.jsonl", "--model", "big", "--tier", "collective")
-    assert answer.exit_code == 2
-    assert "not built yet" in answer.stderr
-    assert not (tmp_path / "q.jsonl").exists()
+@pytest.mark.parametrize("sides", [("item",), ("user",), ("item", "user")])
+def test_the_command_asks_about_clusters(run, tmp_path, monkeypatch, sides):
+    monkeypatch.setattr(FakeTail, "records", [*FakeTail.records, *(tailed(REQUESTS, request) for request in CLUSTERS)])
+    kind = "all" if len(sides) > 1 else sides[0]
+    arguments = ("q.jsonl", "--model", "big", "--tier", "collective", "--kind", kind)
+    summary = json.loads(run(*arguments, "--json").stdout)
+    assert (summary["tier"], summary["lines"]) == ("collective", dict.fromkeys(sides, 30))
+    words = ", ".join(f"30 clusters of {side}s" for side in sides)
+    assert f"q.jsonl: {30 * len(sides)} questions ({words})\n" in run(*arguments).stdout
+    subjects = [json.loads(line)["custom_id"].split("|")[0] for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert subjects == sorted(request.subject for request in CLUSTERS if request.subject.split(":")[1].startswith(sides))
 
 
 def test_without_a_model_the_command_exits_with_2(run):

@@ -1,0 +1,49 @@
+"""Which cluster a subject belongs to, and what the cluster's text says of it: the extract stage's side of collective extraction.
+
+The clusters are learnt by one worker (`streams.roles.cluster`); every extract worker follows their centres and their texts and
+assigns its own subjects.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from contracts.subjects import split_subject
+from extractor.assignment import Assignment
+from extractor.collective import member_knowledge
+from extractor.projection import project, space
+
+if TYPE_CHECKING:
+    from contracts.records import Cluster, EncodedKnowledge, Knowledge
+
+
+class Membership:
+    """Centres and texts of all clusters."""
+
+    def __init__(self) -> None:
+        self._assignment = Assignment()
+        self._texts: dict[str, Knowledge] = {}
+
+    def moved(self, cluster: Cluster) -> None:
+        """A centre is somewhere else now. Members stay where they were assigned until their own vector changes."""
+        self._assignment.apply(cluster)
+
+    def said(self, cluster: str, text: Knowledge | None) -> None:
+        """What is known of a cluster; None: nothing any more."""
+        if text is None:
+            self._texts.pop(cluster, None)
+        else:
+            self._texts[cluster] = text
+
+    def nearest(self, encoded: EncodedKnowledge) -> str:
+        """The subject of the cluster that a vector is nearest to; empty where there is none."""
+        kind, _ = split_subject(encoded.subject)
+        vectors = np.frombuffer(encoded.vector, dtype="<f4")[None, :]  # (1, d_text)
+        return self._assignment.nearest(kind, project(vectors), space(encoded.encoder))[0]
+
+    def member_knowledge(self, own: Knowledge, cluster: str) -> Knowledge | None:
+        """Knowledge of tier collective: the cluster's text with the member's own; None where nothing is known of the cluster."""
+        text = self._texts.get(cluster)
+        return None if text is None else member_knowledge(own, text)

@@ -1,0 +1,206 @@
+"""knowledge-requests (and imported-knowledge) -> ask -> knowledge.
+
+A request is committed when it is in the table of subjects, not when it is answered: from there it waits in one queue with all
+others, the most urgent first, and a worker that starts again asks what had no answer. Answers about clusters go to
+cluster-knowledge, which every extract worker reads. An empty value on knowledge-requests is a removal: it goes on to `knowledge`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from prometheus_client import Gauge
+
+from contracts.codec import encode
+from contracts.records import Cluster, DeadLetter, EncodedKnowledge, Knowledge, KnowledgeRequest
+from contracts.settings import Settings
+from contracts.subjects import split_subject
+from contracts.topics import CLUSTER_KNOWLEDGE, CLUSTERS, DEAD_LETTERS, ENCODINGS, EXTRACTED, IMPORTED, KNOWLEDGE, REQUESTS, Topic
+from extractor.extraction import Extraction, ExtractionFailure, Removal, Said, Subject
+from streams.agents.batches import Output
+from streams.edge import Admitted
+from streams.publisher import KafkaPublisher, wall_ms
+from streams.roles.groups import Group
+from streams.roles.steps import Steps
+from streams.roles.tables import Table
+from streams.tail import Tail
+
+if TYPE_CHECKING:
+    from extractor.asking import Asking
+    from extractor.membership import Membership
+    from extractor.scenario import Scenario
+
+log = logging.getLogger(__name__)
+
+WAITING = Gauge("reki_extract_waiting", "requests that wait for the language model")
+UNDER_WAY = Gauge("reki_extract_under_way", "requests that the language model works on")
+
+_POLL_MS: Final = 50  # how long an answer may lie before it is sent
+_BATCH: Final = 500
+
+
+class SubjectTable:
+    """The table of subjects as `extractor.extraction.States`: a new subject lies on the partition that is being read."""
+
+    def __init__(self, table: Table[Subject]) -> None:
+        self._table = table
+        self.here = -1
+
+    def get(self, subject: str) -> Subject | None:
+        """What is kept of a subject, on whichever of this worker's partitions."""
+        return next((state for p in self._table.partitions if (state := self._table.get(p, subject)) is not None), None)
+
+    def put(self, subject: str, state: Subject | None) -> None:
+        """Keep it where it is, or on the partition that is being read."""
+        known = (p for p in self._table.partitions if self._table.get(p, subject) is not None)
+        self._table.put(next(known, self.here), subject, state)
+
+    def partition(self, subject: str) -> int:
+        """Where a subject lies; -1: nowhere."""
+        return next((p for p in self._table.partitions if self._table.get(p, subject) is not None), -1)
+
+
+class Extract:
+    """The extract role's loop.
+
+    Args:
+        settings: Where the broker is, and bounds.
+        scenario: What is asked.
+        asking: The language model's queue; None: attributes are all there is.
+        publisher: Where knowledge goes.
+    """
+
+    name = "extract"
+
+    def __init__(self, settings: Settings, scenario: Scenario, asking: Asking | None, publisher: KafkaPublisher) -> None:
+        self._settings = settings
+        self._asking = asking
+        self._publisher = publisher
+        self._table: Table[Subject] = Table(
+            settings, EXTRACTED, publisher, msgspec.msgpack.encode, msgspec.msgpack.Decoder(Subject).decode
+        )
+        self._states = SubjectTable(self._table)
+        in_clusters = bool(asking and (settings.collective.item_clusters or settings.collective.user_clusters))
+        self._membership = _membership() if in_clusters else None
+        self.stage = Extraction(settings.extract, scenario, self._states, asking, self._membership)
+        self._working = threading.Event()
+
+    def missing(self) -> str:
+        """Not ready until partitions are assigned and their tables are there."""
+        return "" if self._working.is_set() else "joining its group and reading its table"
+
+    def run(self, stop: threading.Event) -> None:
+        """Extract until told to stop."""
+        steps = Steps("extract", self._publisher, [self._table], stop)
+        take = {REQUESTS: self._request, IMPORTED: self._import, ENCODINGS: self._encoded}
+        topics: list[Topic] = [REQUESTS, IMPORTED, *([ENCODINGS] if self._membership else [])]
+        with ExitStack() as opened:
+            if self._asking is not None:
+                self._asking.start()
+                opened.callback(self._asking.close)
+            clusters = opened.enter_context(Tail(self._settings, [CLUSTERS, CLUSTER_KNOWLEDGE])) if self._membership else None
+            while clusters is not None and not clusters.caught_up() and not stop.is_set():
+                steps.add(self._read(clusters, 50))
+            member = opened.enter_context(Group(self._settings, "extract", topics, _BATCH))
+            while not stop.is_set():
+                messages = member.poll(_POLL_MS)
+                steps.follow(member, self._arrived, self._gone)
+                if member.partitions():
+                    self._working.set()
+                if clusters is not None:
+                    steps.add(self._read(clusters, 0))
+                steps.take(messages, take)
+                steps.add(self._answers())
+                steps.add(self._outputs(self.stage.stand_ins(time.monotonic())))
+                steps.finish(member, messages)
+                self._hold_back(member)
+
+    def _request(self, one: Admitted) -> Iterable[Output]:
+        self._states.here = one.raw.partition
+        if not isinstance(one.record, KnowledgeRequest):
+            return self._outputs(self.stage.removed(one.key))
+        return self._outputs(self.stage.requested(one.record, one.raw.offset, time.monotonic()))
+
+    def _import(self, one: Admitted) -> Iterable[Output]:
+        self._states.here = one.raw.partition
+        imported = one.record if isinstance(one.record, Knowledge) else None
+        return self._outputs(self.stage.imported(one.key, imported, one.raw.at_ms))
+
+    def _encoded(self, one: Admitted) -> Iterable[Output]:
+        self._states.here = one.raw.partition
+        return self._outputs(self.stage.encoded(one.record)) if isinstance(one.record, EncodedKnowledge) else []
+
+    def _answers(self) -> Iterable[Output]:
+        if self._asking is None:
+            return []
+        WAITING.set(self._asking.n_waiting)
+        UNDER_WAY.set(self._asking.n_under_way)
+        return [output for answer in self._asking.answers() for output in self._outputs(self.stage.answered(answer))]
+
+    def _read(self, clusters: Tail, wait_ms: int) -> list[Output]:
+        """Follow the clusters: where they are, and what is said of them."""
+        assert self._membership is not None
+        outputs: list[Output] = []
+        for one in clusters.poll(wait_ms):
+            if isinstance(one.record, Cluster):
+                self._membership.moved(one.record)
+            elif one.topic is CLUSTER_KNOWLEDGE:
+                self._membership.said(one.key, one.record if isinstance(one.record, Knowledge) else None)
+                outputs += self._outputs(self.stage.cluster_said(one.key))
+        return outputs
+
+    def _outputs(self, said: Sequence[Said]) -> list[Output]:
+        outputs: list[Output] = []
+        for one in said:
+            match one:
+                case Knowledge():
+                    outputs.append((_topic(one.subject), one))
+                case Removal():
+                    outputs.append((_topic(one.subject), one.subject))
+                case ExtractionFailure():
+                    outputs.append((DEAD_LETTERS, self._dead_letter(one)))
+        return outputs
+
+    def _dead_letter(self, failure: ExtractionFailure) -> DeadLetter:
+        subject = failure.request.subject
+        log.warning("dead letter: %s: %s", subject, failure.reason)
+        return DeadLetter(
+            topic=REQUESTS.name,
+            partition=self._states.partition(subject),
+            offset=failure.offset,
+            stage="extract",
+            reason=failure.reason[:2000],
+            at_ms=wall_ms(),
+            key=subject.encode(),
+            value=encode(REQUESTS, failure.request),
+        )
+
+    def _arrived(self, partition: int) -> None:
+        now_s = time.monotonic()
+        for subject, state in self._table.items(partition):
+            self.stage.arrived(subject, state, now_s)
+
+    def _gone(self, partition: int) -> None:
+        for subject, state in self._table.items(partition):
+            self.stage.gone(subject, state)
+
+    def _hold_back(self, member: Group) -> None:
+        """Read no more requests than can be held; the others wait on Kafka."""
+        if self._asking is not None:
+            member.hold(REQUESTS, held=self._asking.n_waiting >= self._settings.extract.max_waiting)
+
+
+def _membership() -> Membership:
+    from extractor.membership import Membership
+
+    return Membership()
+
+
+def _topic(subject: str) -> Topic:
+    return CLUSTER_KNOWLEDGE if split_subject(subject)[0] == "cluster" else KNOWLEDGE
