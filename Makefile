@@ -33,6 +33,6 @@ docs: ## write docs/settings.md anew from contracts/settings.py
 	@.venv/bin/reki settings --markdown >docs/settings.md
 
 clean: ## remove .venv, caches and benchmark results; data under .reki stays
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build bench-results reki.egg-info
+	@rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build bench-results reki.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 	@if [ -d .reki ]; then echo "kept: .reki (broker, vectors, checkpoints, logs); remove it yourself if you do not need it"; fi

@@ -16,6 +16,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 from machine import commit, machine
 from model_server import model_server
@@ -103,30 +104,42 @@ class _States(dict[str, Subject]):
             self[subject] = state
 
 
+class _HeldBackend(OpenAIBackend):
+    """Lets nobody through, so that all that is asked waits."""
+
+    async def ready(self) -> None:
+        await asyncio.Event().wait()
+
+
+class _Packed:
+    """States as the role's table holds them."""
+
+    def __init__(self) -> None:
+        self.packed: dict[str, bytes] = {}
+
+    def get(self, subject: str) -> Subject | None:
+        found = self.packed.get(subject)
+        return None if found is None else msgspec.msgpack.decode(found, type=Subject)
+
+    def put(self, subject: str, state: Subject | None) -> None:
+        if state is not None:
+            self.packed[subject] = msgspec.msgpack.encode(state)
+
+
 def queued_mb(settings: Extract, n: int) -> dict[str, float]:
     """Resident memory that n waiting requests cost, as the role holds them."""
-    import msgspec
-
-    process = psutil.Process()
-    asking = Asking(OpenAIBackend(settings, NEWS))
-    packed: dict[str, bytes] = {}
-
-    class Packed:
-        def get(self, subject: str) -> Subject | None:
-            return msgspec.msgpack.decode(packed[subject], type=Subject) if subject in packed else None
-
-        def put(self, subject: str, state: Subject | None) -> None:
-            if state is not None:
-                packed[subject] = msgspec.msgpack.encode(state)
-
-    stage = Extraction(settings, NEWS, Packed(), asking)
+    process, states = psutil.Process(), _Packed()
+    asking = Asking(_HeldBackend(settings, NEWS))
+    asking.start()
+    stage = Extraction(settings, NEWS, states, asking)
     before = process.memory_info().rss
-    asking._loop.call_soon_threadsafe = lambda call, *given: call(*given)  # type: ignore[method-assign]  # noqa: SLF001 no thread: it only queues
     for start in range(0, n, 1000):
         for one in requests(1000, start):
             stage.requested(one, 0, time.monotonic())
+    while asking.n_waiting < n:
+        time.sleep(0.05)
     used = process.memory_info().rss - before
-    in_table = sum(map(len, packed.values()))
+    in_table = sum(map(len, states.packed.values()))
     asking.close()
     return {
         "queued": n,

@@ -4,9 +4,9 @@
         [--outage-at 100000] [--outage-s 60] [--markdown docs/results/replay.md]
 
 Real: broker, vector store, roles (plan, extract, cluster, encode), HTTP. The language model is a stand-in
-(benchmarks/model_server.py): its texts are words of the prompt, its tokens characters / 4. So this measures the machinery, not
-the quality of knowledge. In the middle of the stream the model server is killed, and comes back after a while, while the stream goes
-on. At the end the run waits until nobody waits any more and checks that every subject has the answer to its last request.
+(benchmarks/model_server.py): its texts are words of the prompt, its tokens characters / 4. So this measures the machinery, not the
+quality of knowledge. In the middle of the stream the model server is killed, and comes back after a while, while the stream goes
+on. At the end the run waits until nobody waits, and checks that every subject has the answer to its last request.
 
 One JSON line; with ``--markdown`` a report too.
 """
@@ -41,7 +41,7 @@ from streams.tail import Tail, Tailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STEP = 10_000  # interactions between two looks
+STEP = 5_000  # interactions between two looks
 CALM_S = 15.0  # without an answer and without a waiting request: the run is over
 DEADLINE_S = 1_800
 _FEW = 3  # answers: no order to speak of
@@ -80,7 +80,9 @@ class Look:
             "requests": part(now, self._before, "reki_planned"),
             "extractions": part(now, self._before, "reki_extractions"),
             "tokens": part(now, self._before, "reki_llm_tokens"),
-            "saved": part(now, self._before, "reki_llm_saved"),
+            "saved_requests": part(now, self._before, "reki_llm_saved_requests"),
+            "saved_tokens": part(now, self._before, "reki_llm_saved_tokens"),
+            "clusters_asked": part(now, self._before, "reki_cluster_requests"),
             "waiting": round(now["reki_extract_waiting"]),
         }
         self._before = now

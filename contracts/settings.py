@@ -125,7 +125,7 @@ class Collective(Section):
     moved: Annotated[float, Field(gt=0)] = Field(
         0.3, description="a centre that moved so far (of the mean distance between centres) is asked about again"
     )
-    grown: Annotated[float, Field(gt=1)] = Field(2, description="a cluster so many times as large is asked about again")
+    grown: Annotated[float, Field(gt=1)] = Field(4, description="a cluster so many times as large is asked about again")
     publish_every_s: Seconds = Field(5, description="how often changed centres go out")
 
 

@@ -17,14 +17,14 @@ from extractor.projection import DIM
 if TYPE_CHECKING:
     from contracts.ports import Matrix
 
-RATE: Final = 0.02  # of a centre towards a new vector, once it is the mean of 50; 0.005 to 0.05 came to the same within 1 %
+RATE: Final = 0.02  # of a centre towards a new vector, once it is the mean of 50; 0.005 to 0.05: the same inertia within 1 %
 
 
 class Centres(KMeans):
     """Incremental k-means: the nearest centre moves towards the vector, which river does; who is nearest, numpy says.
 
-    The answer is river's own (a test compares them). river's search is a loop over every number of every centre: with it, 100
-    centres learnt XXX vectors/s where these learn YYY (``benchmarks/bench_clusters.py``).
+    The answer is river's own (a test compares them). river's search is a loop over every number of every centre: with it,
+    100 centres learn 1,500 vectors/s, here 41,000; 400 centres 400 and 30,000 (``benchmarks/bench_clusters.py``).
 
     A centre is the mean of what it learnt until there are 50 vectors, and forgets from then on (Sculley, 2010, with a floor).
 

@@ -1,8 +1,10 @@
 """Clusters of items or users, learnt one vector at a time: river's k-means on the projected encoder vectors.
 
-river draws its first centres at random. On MovieLens-1M that leaves 3 to 15 of 100 clusters with members, one of them with 20 to
-45 % of all. Here vectors of the stream become the first centres, one for every ``min_members`` vectors, so that few subjects make
-few clusters. docs/architecture.md has the figures.
+river draws its first centres at random. On MovieLens-1M (items' attributes, and a language model's texts about users) that leaves
+18 and 8 of 100 clusters with members, one of them with nearly all. Here vectors of the stream become the first centres, one for
+every ``min_members`` vectors, so that few subjects make few clusters: all 100 have members, the largest 5 and 3 %, and the mean
+squared distance to the nearest centre is 5 and 4 % above that of Lloyd's algorithm over all vectors at once
+(``benchmarks/bench_clusters.py --quality``).
 
 B vectors, C centres.
 """

@@ -7,9 +7,10 @@ members shown, so all that the centre learnt went in, not just what is shown; an
 question, so that a later answer always replaces an earlier one (`contracts.precedence`).
 
 **How new a member's is.** A user's: the newer of its own and the cluster's. The cluster's text holds what other users did until
-then, and a sample from before must not see it (the leak guard of `ranker.samples` and `ranker.scoring`). An item's: its own. No
-label is in it, so there is nothing to guard, and `contracts.precedence` compares the dates of an item's contents: dated as the
-cluster, an item that changes a little later would keep its old content for good.
+then, and a sample from before must not see it (the leak guard of `ranker.samples` and `ranker.scoring`). An item's: the newer
+too, but no newer than the moment (broker's time) at which the cluster was asked about. No label is in it, so there is nothing to
+guard; a later answer about its cluster must replace an earlier one, and `contracts.precedence` compares the dates of an item's
+contents: an item that changes later is dated later than that moment, so its new content always wins.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def member_knowledge(own: Knowledge, cluster: Knowledge) -> Knowledge:
         scenario=cluster.scenario,
         prompt_version=cluster.prompt_version,
         model=cluster.model,
-        as_of_ms=max(own.as_of_ms, cluster.as_of_ms) if kind == "user" else own.as_of_ms,
+        as_of_ms=max(own.as_of_ms, cluster.as_of_ms if kind == "user" else min(cluster.as_of_ms, cluster.trigger_ms)),
         trigger_ms=own.trigger_ms,
         source_hash=own.source_hash,
         cluster=cluster.subject,

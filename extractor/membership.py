@@ -30,6 +30,11 @@ class Membership:
         """A centre is somewhere else now. Members stay where they were assigned until their own vector changes."""
         self._assignment.apply(cluster)
 
+    def removed(self, cluster: str) -> None:
+        """There is no such cluster any more; nobody is assigned to it again, and what was said of it is forgotten."""
+        self._assignment.remove(cluster)
+        self._texts.pop(cluster, None)
+
     def said(self, cluster: str, text: Knowledge | None) -> None:
         """What is known of a cluster; None: nothing any more."""
         if text is None:
@@ -38,7 +43,11 @@ class Membership:
             self._texts[cluster] = text
 
     def nearest(self, encoded: EncodedKnowledge) -> str:
-        """The subject of the cluster that a vector is nearest to; empty where there is none."""
+        """The subject of the cluster that a vector is nearest to; empty where there is none.
+
+        Raises:
+            VectorError: The vector holds NaN or infinity.
+        """
         kind, _ = split_subject(encoded.subject)
         vectors = np.frombuffer(encoded.vector, dtype="<f4")[None, :]  # (1, d_text)
         return self._assignment.nearest(kind, project(vectors), space(encoded.encoder))[0]

@@ -2,9 +2,9 @@
 
 Nothing is fitted, so there is nothing to publish and no order of the stream that changes it (Johnson and Lindenstrauss, 1984).
 It keeps coarse neighbourhoods, which is what a cluster needs, and loses fine ones. On MovieLens-1M (384-d MiniLM vectors of the
-items' attributes and of a language model's texts about users) RRR of the ten nearest stay among the ten nearest, SSS
-among the hundred nearest; and 100 clusters learnt here have TTT of what 100 clusters of k-means over the 384-d vectors
-gain over chance, by the mean cosine of a member to its cluster's mean (``benchmarks/bench_clusters.py --quality``).
+items' attributes, and of a language model's texts about users) 26 and 12 % of the ten nearest stay among the ten nearest, 70 and
+44 % among the hundred nearest; and 100 clusters learnt here have 64 and 58 % of what k-means over the 384-d vectors gains over
+chance, by the mean cosine of a member to its cluster's mean (``benchmarks/bench_clusters.py --quality``).
 
 B vectors, d_text encoder size.
 """

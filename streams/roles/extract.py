@@ -11,20 +11,22 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from prometheus_client import Gauge
 
 from contracts.codec import encode
+from contracts.errors import VectorError
 from contracts.records import Cluster, DeadLetter, EncodedKnowledge, Knowledge, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.subjects import split_subject
 from contracts.topics import CLUSTER_KNOWLEDGE, CLUSTERS, DEAD_LETTERS, ENCODINGS, EXTRACTED, IMPORTED, KNOWLEDGE, REQUESTS, Topic
 from extractor.extraction import Extraction, ExtractionFailure, Removal, Said, Subject
 from streams.agents.batches import Output
-from streams.edge import Admitted
+from streams.edge import Admitted, read
+from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher, wall_ms
 from streams.roles.groups import Group
 from streams.roles.steps import Steps
@@ -98,7 +100,7 @@ class Extract:
     def run(self, stop: threading.Event) -> None:
         """Extract until told to stop."""
         steps = Steps("extract", self._publisher, [self._table], stop)
-        take = {REQUESTS: self._request, IMPORTED: self._import, ENCODINGS: self._encoded}
+        take = {REQUESTS: self._request, IMPORTED: self._import}
         topics: list[Topic] = [REQUESTS, IMPORTED, *([ENCODINGS] if self._membership else [])]
         with ExitStack() as opened:
             if self._asking is not None:
@@ -115,7 +117,8 @@ class Extract:
                     self._working.set()
                 if clusters is not None:
                     steps.add(self._read(clusters, 0))
-                steps.take(messages, take)
+                steps.take((one for one in messages if one.topic is not ENCODINGS), take)
+                steps.add(self._encodings(messages))
                 steps.add(self._answers())
                 steps.add(self._outputs(self.stage.stand_ins(time.monotonic())))
                 steps.finish(member, messages)
@@ -132,9 +135,15 @@ class Extract:
         imported = one.record if isinstance(one.record, Knowledge) else None
         return self._outputs(self.stage.imported(one.key, imported, one.raw.at_ms))
 
-    def _encoded(self, one: Admitted) -> Iterable[Output]:
-        self._states.here = one.raw.partition
-        return self._outputs(self.stage.encoded(one.record)) if isinstance(one.record, EncodedKnowledge) else []
+    def _encodings(self, messages: Sequence[RawRecord]) -> Iterable[Output]:
+        """Where subjects are now; bad records are dead-lettered by augment, here they are passed over."""
+        outputs: list[Output] = []
+        for message in messages:
+            record = read(message) if message.topic is ENCODINGS else None
+            if isinstance(record, EncodedKnowledge):
+                with suppress(VectorError):
+                    outputs += self._outputs(self.stage.encoded(record))
+        return outputs
 
     def _answers(self) -> Iterable[Output]:
         if self._asking is None:
@@ -150,6 +159,8 @@ class Extract:
         for one in clusters.poll(wait_ms):
             if isinstance(one.record, Cluster):
                 self._membership.moved(one.record)
+            elif one.topic is CLUSTERS:
+                self._membership.removed(one.key)
             elif one.topic is CLUSTER_KNOWLEDGE:
                 self._membership.said(one.key, one.record if isinstance(one.record, Knowledge) else None)
                 outputs += self._outputs(self.stage.cluster_said(one.key))

@@ -23,7 +23,7 @@ def model_server():
 
 
 def request(subject):
-    item = ItemEvent(item=subject.partition(":")[2], published_ms=1_000, title="Harbour opens")
+    item = ItemEvent(item=subject.partition(":")[2], published_ms=1_000, title=f"Harbour opens {subject}")
     return KnowledgeRequest(
         subject=subject, mode="individual", reason="new_item", priority=1.0, as_of_ms=1_000, trigger_ms=2_000, source_hash="h",
         item=item,
