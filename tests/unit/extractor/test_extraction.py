@@ -74,7 +74,9 @@ class Stage:
         return self.stage.answered(Answer(request, self.made(request) if result is None else result))
 
     def made(self, request, **changed):
-        made = msgspec.structs.replace(self.attributes.described(request), tier="individual", backend="fake", summary="From a model.")
+        made = msgspec.structs.replace(
+            self.attributes.described(request), tier="individual", backend="fake", summary="From a model."
+        )
         return msgspec.structs.replace(made, **changed)
 
     def encoded(self, subject, tier="attributes"):
