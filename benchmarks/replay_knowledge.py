@@ -5,8 +5,8 @@
 
 Real: broker, vector store, roles (plan, extract, cluster, encode), HTTP. The language model is a stand-in
 (benchmarks/model_server.py): its texts are words of the prompt, its tokens characters / 4. So this measures the machinery, not
-the quality of knowledge. In the middle of the stream the model server is killed, and comes back after a while, while the stream goes
-on. At the end the run waits until nobody waits, and checks that every subject has the answer to its last request.
+the quality of knowledge. In the middle of the stream the model server is killed, and comes back later; the stream goes on.
+At the end the run waits until nobody waits, and checks that every subject has the answer to its last request.
 
 One JSON line; with ``--markdown`` a report too.
 """
