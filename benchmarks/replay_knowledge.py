@@ -41,7 +41,7 @@ from streams.tail import Tail, Tailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STEP = 5_000  # interactions between two looks
+STEP = 20_000  # interactions between two looks
 CALM_S = 15.0  # without an answer and without a waiting request: the run is over
 DEADLINE_S = 1_800
 _FEW = 3  # answers: no order to speak of
@@ -77,6 +77,7 @@ class Look:
         now = metrics(self._port)
         row = {
             "events": n_events,
+            "n": n_events - (self.rows[-1]["events"] if self.rows else 0),
             "requests": part(now, self._before, "reki_planned"),
             "extractions": part(now, self._before, "reki_extractions"),
             "tokens": part(now, self._before, "reki_llm_tokens"),
@@ -189,6 +190,56 @@ def _order(requests: list[Tailed], answers: list[Tailed], back_ms: int) -> dict[
     return {"n": len(found), "spearman": round(float(spearmanr(np.arange(len(found)), found).statistic), 3)}
 
 
+def markdown(line: dict[str, Any]) -> str:
+    """The run as a page."""
+    given, checks_ = line["settings"], line["checks"]
+    rows = [
+        f"| {row['events']:,} | {_words(row['requests'], row['n'])} | {_words(row['extractions'], row['n'])} | "
+        f"{_words(_tokens(row['tokens']), row['n'])} | {_words(row['saved_tokens'], row['n'])} | {row['waiting']:,} |"
+        for row in line["rows"]
+    ]
+    served = sum(checks_["served_in_the_end"].values())
+    tiers = ", ".join(f"{tier} {n:,} ({n / served:.1%})" for tier, n in sorted(checks_["served_in_the_end"].items()))
+    order = checks_["priority_against_order_after_the_outage"]
+    return f"""# A replay with planning, extraction and clusters on
+
+    python benchmarks/replay_knowledge.py --path ../shared/data/ml-1m --limit {given["limit"]} --rate {given["rate"]} \\
+        --latency-s {given["latency_s"]} --tokens-per-minute {given["tokens_per_minute"]} --outage-at {given["outage_at"]} \\
+        --outage-s {given["outage_s"]} --markdown docs/results/replay.md
+
+MovieLens-1M in time order, {line["interactions"]:,} interactions in {line["streamed_s"]} s, all of it in {line["took_s"]} s, on
+{line["machine"]["cores"]} cores ({line["machine"]["cpu"]}), commit {line["commit"]}. Broker, vector store, roles and HTTP are real; **the language model is
+a stand-in**: its texts are words of the prompt, its tokens characters / 4. The model server was killed at interaction
+{int(given["outage_at"]):,} and came back {float(given["outage_s"]):.0f} s later, while the stream went on.
+
+Per 1,000 interactions (the last row: after the stream, in all):
+
+| up to | requests by reason | what became of them | tokens by tier | tokens saved | waiting |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+* Every request of the end: {checks_["subjects"]:,} subjects, {checks_["requests"]:,} requests, **{checks_["last_request_unanswered"]} subjects whose last request has no
+  answer**, {checks_["dead_letters"]} dead letters.
+* Served in the end: {tiers}.
+* The backlog after the outage left by priority: rank correlation of priority with the order of answers {order.get("spearman")} over {order["n"]:,}
+  answers (-1: strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that).
+"""
+
+
+def _tokens(tokens: dict[str, int]) -> dict[str, int]:
+    """In and out together, by kind and tier."""
+    found: Counter[str] = Counter()
+    for key, n in tokens.items():
+        found[key.partition(",")[2].replace(",", " ")] += n
+    return dict(found)
+
+
+def _words(counts: dict[str, int], n_events: int) -> str:
+    """Counts per 1,000 interactions; as they are where there were none."""
+    per = n_events / 1_000 or 1
+    return ", ".join(f"{name or 'all'} {n / per:,.0f}" for name, n in sorted(counts.items(), key=lambda one: -one[1]))
+
+
 def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -238,6 +289,8 @@ def main() -> None:
         "commit": commit(),
     }
     print(json.dumps(line))
+    if given.markdown:
+        given.markdown.write_text(markdown(line), encoding="utf-8")
 
 
 if __name__ == "__main__":
