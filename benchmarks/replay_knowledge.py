@@ -208,8 +208,8 @@ def markdown(line: dict[str, Any]) -> str:
         --outage-s {given["outage_s"]} --markdown docs/results/replay.md
 
 MovieLens-1M in time order, {line["interactions"]:,} interactions in {line["streamed_s"]} s, all of it in {line["took_s"]} s, on
-{line["machine"]["cores"]} cores ({line["machine"]["cpu"]}), commit {line["commit"]}. Broker, vector store, roles and HTTP are real; **the language model is
-a stand-in**: its texts are words of the prompt, its tokens characters / 4. The model server was killed at interaction
+{line["machine"]["cores"]} cores ({line["machine"]["cpu"]}), commit {line["commit"]}. Broker, vector store, roles and HTTP are real;
+**the language model is a stand-in**: its texts are words of the prompt, its tokens characters / 4. The model server was killed at interaction
 {int(given["outage_at"]):,} and came back {float(given["outage_s"]):.0f} s later, while the stream went on.
 
 Per 1,000 interactions (the last row: after the stream, in all):
@@ -218,11 +218,11 @@ Per 1,000 interactions (the last row: after the stream, in all):
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-* Every request of the end: {checks_["subjects"]:,} subjects, {checks_["requests"]:,} requests, **{checks_["last_request_unanswered"]} subjects whose last request has no
-  answer**, {checks_["dead_letters"]} dead letters.
+* {checks_["subjects"]:,} subjects, {checks_["requests"]:,} requests, {checks_["dead_letters"]} dead letters.
+  **Subjects whose last request has no answer: {checks_["last_request_unanswered"]}.**
 * Served in the end: {tiers}.
-* The backlog after the outage left by priority: rank correlation of priority with the order of answers {order.get("spearman")} over {order["n"]:,}
-  answers (-1: strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that).
+* The backlog after the outage left by priority: rank correlation of priority with the order of answers
+  {order.get("spearman")} over {order["n"]:,} answers (-1: strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that).
 """
 
 
