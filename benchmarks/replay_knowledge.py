@@ -201,16 +201,18 @@ def markdown(line: dict[str, Any]) -> str:
     served = sum(checks_["served_in_the_end"].values())
     tiers = ", ".join(f"{tier} {n:,} ({n / served:.1%})" for tier, n in sorted(checks_["served_in_the_end"].items()))
     order = checks_["priority_against_order_after_the_outage"]
+    cpu, n, missing = line["machine"]["cpu"], line["interactions"], checks_["last_request_unanswered"]
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
     return f"""# A replay with planning, extraction and clusters on
 
-    python benchmarks/replay_knowledge.py --path ../shared/data/ml-1m --limit {given["limit"]} --rate {given["rate"]} \\
-        --latency-s {given["latency_s"]} --tokens-per-minute {given["tokens_per_minute"]} --outage-at {given["outage_at"]} \\
-        --outage-s {given["outage_s"]} --markdown docs/results/replay.md
+    python benchmarks/replay_knowledge.py {options}
 
-MovieLens-1M in time order, {line["interactions"]:,} interactions in {line["streamed_s"]} s, all of it in {line["took_s"]} s, on
-{line["machine"]["cores"]} cores ({line["machine"]["cpu"]}), commit {line["commit"]}. Broker, vector store, roles and HTTP are real;
-**the language model is a stand-in**: its texts are words of the prompt, its tokens characters / 4. The model server was killed at interaction
-{int(given["outage_at"]):,} and came back {float(given["outage_s"]):.0f} s later, while the stream went on.
+MovieLens-1M in time order: {n:,} interactions in {line["streamed_s"]} s, all of it in {line["took_s"]} s,
+on {line["machine"]["cores"]} cores ({cpu}), commit {line["commit"]}.
+
+Broker, vector store, roles and HTTP are real; **the language model is a stand-in**: its texts are words of the prompt, its tokens
+characters / 4. The model server was killed at interaction {int(given["outage_at"]):,} and came back
+{float(given["outage_s"]):.0f} s later, while the stream went on.
 
 Per 1,000 interactions (the last row: after the stream, in all):
 
@@ -219,10 +221,10 @@ Per 1,000 interactions (the last row: after the stream, in all):
 {chr(10).join(rows)}
 
 * {checks_["subjects"]:,} subjects, {checks_["requests"]:,} requests, {checks_["dead_letters"]} dead letters.
-  **Subjects whose last request has no answer: {checks_["last_request_unanswered"]}.**
+* **Subjects whose last request has no answer: {missing}.**
 * Served in the end: {tiers}.
-* The backlog after the outage left by priority: rank correlation of priority with the order of answers
-  {order.get("spearman")} over {order["n"]:,} answers (-1: strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that).
+* Rank correlation of priority with the order of answers after the outage: {order.get("spearman")} over {order["n"]:,} answers.
+  -1 is strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that.
 """
 
 
