@@ -49,7 +49,19 @@ if TYPE_CHECKING:
 DATA: Final = Path(os.environ.get("REKI_DATA", Path(__file__).parents[2] / "shared" / "data"))
 OUT: Final = Path(__file__).parents[1] / "bench-results" / "economy"
 GOAL: Final = 0.02  # of the tokens of individual extraction
-_BLUE, _LIGHT, _GREY, _OTHER = "#332288", "#b8b4dc", "#5c6470", ("#cc79a7", "#e69f00")
+_GREY: Final = "#5c6470"
+_COLOURS: Final = (  # Okabe and Ito's, and as many as there are arms by default
+    "#4d4d4d",
+    "#009e73",
+    "#e69f00",
+    "#56b4e9",
+    "#0072b2",
+    "#cc79a7",
+    "#d55e00",
+    "#882255",
+    "#117733",
+    "#332288",
+)
 
 
 def tokens_line(arm: EconomyArm, individual: EconomyArm) -> dict[str, Any]:
@@ -107,55 +119,37 @@ def quality_lines(runs: dict[str, list[RunResult]]) -> dict[str, dict[str, Any]]
 
 
 def plot(arms: list[EconomyArm], runs: dict[str, list[RunResult]], file: Path) -> None:
-    """AUC of the test users against the tokens spent on items: mean over seeds, and each seed as a thin line."""
-    figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained", facecolor="white")
+    """AUC of the test users against the tokens spent on items, and beside it the difference from `REFERENCE`, seed by seed.
+
+    Seeds move all arms alike, so the first panel alone would hide what the second shows.
+    """
+    figure = Figure(figsize=(9, 4.8), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    asked = [arm for arm in arms if arm.items.total and not arm.name.endswith("mean")]
-    single = [arm for arm in asked if not arm.name.startswith("two")]
-    tokens = [arm.items.total for arm in single]
-    for seed in range(len(runs[REFERENCE])):
-        axes.plot(tokens, [runs[arm.name][seed].metrics["auc"] for arm in single], color=_LIGHT, linewidth=0.9)
-    axes.plot(tokens, [_mean(runs[arm.name]) for arm in single], color=_BLUE, linewidth=2, marker="o")
-    for arm in arms:
-        if arm not in single and arm.items.total:
-            axes.plot(arm.items.total, _mean(runs[arm.name]), color=_OTHER[arm.name.startswith("two")], marker="D", linestyle="")
-        if arm.items.total:
-            axes.annotate(arm.name, (arm.items.total, _mean(runs[arm.name])), (5, 7), textcoords="offset points", fontsize=9)
+    left, right = figure.subplots(1, 2)
+    reference = [run.metrics["auc"] for run in runs[REFERENCE]]
+    for number, arm in enumerate(arms):
+        values = [run.metrics["auc"] for run in runs[arm.name]]
+        differences = [a - b for a, b in zip(values, reference, strict=True)]
+        style, x = {"color": _COLOURS[number % len(_COLOURS)], "label": arm.name}, arm.items.total
+        if x:
+            left.errorbar(x, score(values).mean, yerr=score(values).sd, marker="o", capsize=3, linestyle="", **style)
+            right.plot([x] * len(values), differences, marker="o", markersize=4, linestyle="", **style)
+            right.plot(x, score(differences).mean, marker="_", markersize=18, color=style["color"])
         else:
-            axes.axhline(_mean(runs[arm.name]), color=_GREY, linestyle=":", linewidth=1.2)
-            axes.annotate(
-                f"{arm.name}: no tokens",
-                (1, _mean(runs[arm.name])),
-                (-4, 3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                fontsize=9,
-                color=_GREY,
-            )
-    goal = GOAL * single[-1].items.total
-    axes.axvline(goal, color=_GREY, linewidth=1)
-    axes.annotate(
-        f"{GOAL:.0%} of individual",
-        (goal, 0),
-        (4, 4),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        fontsize=9,
-        color=_GREY,
-    )
-    axes.set_xscale("log")
-    axes.set_xlabel("tokens spent on items, in and out (MiniLM's tokenizer)")
-    axes.set_ylabel(f"AUC of the test users, {BACKBONE}")
-    axes.spines[["top", "right"]].set_visible(False)
-    n = len(runs[REFERENCE])
-    figure.suptitle(f"ML-1M: mean of {n} seeds, thin: each seed. A cluster's text is its medoid's: a stand-in.", fontsize=10)
+            left.axhline(score(values).mean, linestyle=":", **style)
+            right.axhline(score(differences).mean, linestyle=":", **style)
+    goal = GOAL * arms[-1].items.total
+    for axes in (left, right):
+        axes.axvline(goal, color=_GREY, linewidth=0.8)
+        axes.set_xscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.annotate(f" {GOAL:.0%} of individual", (goal, 0.01), xycoords=("data", "axes fraction"), fontsize=8, color=_GREY)
+    left.set_ylabel(f"AUC, {BACKBONE}: mean and 1 sd of {len(reference)} seeds")
+    right.set_ylabel(f"AUC less that of {REFERENCE}, same seed; bar: mean")
+    figure.supxlabel("tokens spent on items, in and out (MiniLM's tokenizer); dotted: no tokens", fontsize=10)
+    title = "ML-1M test users. No text about a cluster exists: a text of its members stands in."
+    figure.legend(*left.get_legend_handles_labels(), title=title, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Software": None})
-
-
-def _mean(runs: list[RunResult]) -> float:
-    return score([run.metrics["auc"] for run in runs]).mean
 
 
 def main() -> int:
