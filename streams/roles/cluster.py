@@ -89,7 +89,7 @@ class ClusterRole:
                 self._boot(stop)
         with Group(self._settings, "cluster", [ENCODINGS]) as member:
             while not stop.is_set():
-                messages = member.poll()
+                messages = retrying_until(stop)(member.poll)
                 self._follow(member.partitions())
                 for attempt in retrying_until(stop):
                     with attempt:

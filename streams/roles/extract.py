@@ -28,6 +28,7 @@ from streams.agents.batches import Output
 from streams.edge import Admitted, read
 from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher, wall_ms
+from streams.retrying import holding
 from streams.roles.groups import Group
 from streams.roles.steps import Steps
 from streams.roles.tables import Table
@@ -108,15 +109,15 @@ class Extract:
                 opened.callback(self._asking.close)
             clusters = opened.enter_context(Tail(self._settings, [CLUSTERS, CLUSTER_KNOWLEDGE])) if self._membership else None
             while clusters is not None and not clusters.caught_up() and not stop.is_set():
-                steps.add(self._read(clusters, 50))
+                steps.add(self._read(clusters, stop, 50))
             member = opened.enter_context(Group(self._settings, "extract", topics, _BATCH))
             while not stop.is_set():
-                messages = member.poll(_POLL_MS)
+                messages = holding(stop)(member.poll, _POLL_MS)
                 steps.follow(member, self._arrived, self._gone)
                 if member.partitions():
                     self._working.set()
                 if clusters is not None:
-                    steps.add(self._read(clusters, 0))
+                    steps.add(self._read(clusters, stop))
                 steps.take((one for one in messages if one.topic is not ENCODINGS), take)
                 steps.add(self._encodings(messages))
                 steps.add(self._answers())
@@ -152,11 +153,11 @@ class Extract:
         UNDER_WAY.set(self._asking.n_under_way)
         return [output for answer in self._asking.answers() for output in self._outputs(self.stage.answered(answer))]
 
-    def _read(self, clusters: Tail, wait_ms: int) -> list[Output]:
+    def _read(self, clusters: Tail, stop: threading.Event, wait_ms: int = 0) -> list[Output]:
         """Follow the clusters: where they are, and what is said of them."""
         assert self._membership is not None
         outputs: list[Output] = []
-        for one in clusters.poll(wait_ms):
+        for one in holding(stop)(clusters.poll, wait_ms):
             if isinstance(one.record, Cluster):
                 self._membership.moved(one.record)
             elif one.topic is CLUSTERS:

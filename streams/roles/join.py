@@ -54,7 +54,7 @@ class Join:
         last_news_s = time.monotonic()
         with Group(self._settings, "join", [RANKINGS, INTERACTIONS]) as member:
             while not stop.is_set():
-                messages = member.poll()
+                messages = retrying_until(stop)(member.poll)
                 self._follow(member.partitions())
                 if messages:
                     last_news_s = time.monotonic()

@@ -64,7 +64,7 @@ class Live:
         topics: list[Topic] = [ITEMS, VECTORS, MODELS, *([INTERACTIONS] if self._steps else [])]
         with Tail(self._settings, topics, from_end=[VECTORS]) as tail:
             while not stop.is_set():
-                self.take(tail.poll(50), stop)
+                self.take(retrying_until(stop)(tail.poll, 50), stop)
                 if not self.caught_up.is_set() and tail.caught_up():
                     self._use_latest(stop)
                     self.caught_up.set()

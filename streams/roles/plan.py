@@ -17,6 +17,7 @@ from contracts.settings import Settings
 from contracts.topics import ENCODINGS, INTERACTIONS, ITEMS, PLANNED_ITEMS, PLANNED_USERS
 from extractor.planning import ItemPlanner, UserPlanner, UserState
 from streams.publisher import KafkaPublisher, wall_ms
+from streams.retrying import holding
 from streams.roles.groups import Group
 from streams.roles.planning import Planning
 from streams.roles.steps import Steps
@@ -65,25 +66,25 @@ class Plan:
         with ExitStack() as opened:
             items = opened.enter_context(Tail(self._settings, [ITEMS]))
             while not items.caught_up() and not stop.is_set():  # a backlog's interactions would be planned without their titles
-                self._read(items, 50)
+                self._read(items, stop, 50)
             encodings = opened.enter_context(Tail(self._settings, [ENCODINGS])) if self._drift is not None else None
             member = opened.enter_context(Group(self._settings, "plan", [ITEMS, INTERACTIONS], self._settings.plan.batch))
             while not stop.is_set():
-                messages = member.poll(100)
+                messages = holding(stop)(member.poll, 100)
                 steps.follow(member, self.stage.arrived)
                 if member.partitions():
                     self._working.set()
-                self._read(items)
+                self._read(items, stop)
                 if encodings is not None:
-                    self._read(encodings)
+                    self._read(encodings, stop)
                 messages.sort(key=lambda message: message.topic is not ITEMS)  # items first; stable: partitions keep their order
                 steps.take(messages, {ITEMS: self.stage.item, INTERACTIONS: self.stage.interaction})
                 steps.add(self.stage.late(wall_ms()))
                 steps.finish(member, messages)
 
-    def _read(self, tail: Tail, wait_ms: int = 0) -> None:
+    def _read(self, tail: Tail, stop: threading.Event, wait_ms: int = 0) -> None:
         for _ in range(_POLLS):
-            batch = tail.poll(wait_ms)
+            batch = holding(stop)(tail.poll, wait_ms)
             if not batch:
                 return
             for one in batch:

@@ -54,7 +54,7 @@ class Rank:
             return
         with Group(self._settings, "rank", [RANK_REQUESTS], max_records=100) as member:
             while not stop.is_set():
-                messages = member.poll()
+                messages = retrying_until(stop)(member.poll)
                 if not messages:
                     continue
                 for attempt in retrying_until(stop):

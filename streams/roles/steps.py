@@ -124,7 +124,7 @@ class Steps:
             for attempt in holding(self._stop):
                 with attempt:
                     table.write()
-        if member is not None and messages and not member.commit(next_offsets(messages)):
+        if member is not None and messages and not holding(self._stop)(member.commit, next_offsets(messages)):
             log.info("partitions moved to another worker; it starts from the last commit")
 
     def _send(self) -> None:

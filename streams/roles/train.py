@@ -68,7 +68,7 @@ class Train:
         self._follow_version()
         with WholeTopic(self._settings, IMPRESSIONS, self._offsets) as impressions:
             while not stop.is_set():
-                messages = impressions.poll()
+                messages = retrying_until(stop)(impressions.poll)
                 for attempt in retrying_until(stop):
                     with attempt:
                         self._step(messages)

@@ -75,7 +75,8 @@ class Versions:
         with Tail(self._settings, [MODELS]) as tail:
             manifests: dict[int, ModelManifest] = {}
             while not stop.is_set():
-                manifests |= {one.record.version: one.record for one in tail.poll() if isinstance(one.record, ModelManifest)}
+                found = retrying_until(stop)(tail.poll)
+                manifests |= {one.record.version: one.record for one in found if isinstance(one.record, ModelManifest)}
                 if not tail.caught_up():
                     continue
                 for manifest in [manifests[version] for version in sorted(manifests)]:

@@ -28,6 +28,7 @@ class FakeMember:
         self.mine = {0}
         self.out = False
         self.commits = []
+        self.fail_commits = 0
 
     def partitions(self):
         return self.mine
@@ -37,6 +38,9 @@ class FakeMember:
         return out
 
     def commit(self, offsets):
+        if self.fail_commits:
+            self.fail_commits -= 1
+            raise UnavailableError("no answer", wanted="a broker", todo="wait")
         self.commits.append(offsets)
         return True
 
@@ -101,8 +105,7 @@ def letters(publisher):
 
 
 def test_results_then_tables_then_offsets(steps, table, member, publisher):
-    publisher.fail_flushes = 2
-    table.fail_writes = 2
+    publisher.fail_flushes = table.fail_writes = member.fail_commits = 2  # the broker is away at each step
     messages = [raw(0), raw(1)]
     steps.take(messages, {ITEMS: passing_on})
     steps.finish(member, messages)
