@@ -1,6 +1,6 @@
 """Requests per second of the extract stage against bare client calls, and the memory of a long queue.
 
-    python benchmarks/bench_extract.py [--n 1500] [--concurrency 64] [--latency-s 0.2] [--queued 100000]
+    python benchmarks/bench_extract.py [--n 3200] [--concurrency 64] [--latency-s 0.2] [--queued 100000]
 
 One stand-in server with a fixed latency (benchmarks/model_server.py), the same prompts, in turns in one run. "Bare" is the openai
 client with the same structured output and as many calls at once, answers thrown away; "reki" is queue, limits, counters, parsing
@@ -152,7 +152,7 @@ def queued_mb(settings: Extract, n: int) -> dict[str, float]:
 def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=1_500)
+    parser.add_argument("--n", type=int, default=3_200)  # 50 full rounds: a last half-empty one would count against everybody
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency-s", type=float, default=0.2)
     parser.add_argument("--queued", type=int, default=100_000)

@@ -86,12 +86,17 @@ class InteractionEvent(EdgeRecord, frozen=True, kw_only=True):
 
 
 class HistoryEntry(InnerRecord, frozen=True, kw_only=True):
-    """One line of a user's history, with what a prompt needs of the item. ``liked`` is None where the action does not say."""
+    """One line of a user's history, with what a prompt needs of the item. ``liked`` is None where the action does not say.
+
+    ``as_of_ms`` dates its arrival: knowledge of the user that is of then or later covers it. 0 where an earlier version wrote it;
+    ``event_ms`` stands in.
+    """
 
     item: Id
     title: str
     action: Action
     event_ms: Ms
+    as_of_ms: Ms = 0
     liked: bool | None = None
     value: float | None = None
     attributes: dict[str, tuple[str, ...]] = {}
@@ -108,7 +113,7 @@ class KnowledgeRequest(InnerRecord, frozen=True, kw_only=True):
     """One subject needs knowledge: an item (``item``), a user (``history``) or a cluster (``members``, ``common``).
 
     Self-contained but for ``previous``, the summary of the knowledge that stands: the extract stage puts it in when it asks, and
-    then asks only about the part of ``history`` that is newer than ``previous_as_of_ms``. ``common`` maps a factor to what most
+    then asks only about the part of ``history`` that came after ``previous_as_of_ms``. ``common`` maps a factor to what most
     members share. ``cluster_size`` counts all members.
     """
 

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _END_S: Final = 5.0
 _REST_S: Final = 0.05  # of a request that came back, doubled with each return
 _MOST_REST_S: Final = 30.0
+_MOST_PASSED_OVER: Final = 1_000  # entries of the queue that are nobody's newest, beside as many as are
 MAX_RETURNS: Final = 10  # of one request to the queue, each with another one answered since the last
 
 
@@ -90,7 +91,7 @@ class Asking:
 
     def forget(self, subject: str) -> None:
         """Ask no more about a subject; what is under way comes back all the same."""
-        self._loop.call_soon_threadsafe(self._newest.pop, subject, None)
+        self._loop.call_soon_threadsafe(self._drop, subject)
 
     def answers(self) -> list[Answer]:
         """What came back since the last call, in the order in which it came.
@@ -124,11 +125,19 @@ class Asking:
         return self._running
 
     def _arrive(self, request: KnowledgeRequest) -> None:
-        if (kept := self._backend.known(request)) is not None:
+        try:
+            kept = self._backend.known(request)
+        except Exception:  # noqa: BLE001 asking raises it again, and tells whoever asked
+            kept = None
+        if kept is not None:
             self._newest.pop(request.subject, None)
             self._answers.put(Answer(request, kept))
         else:
             self._put(request)
+
+    def _drop(self, subject: str) -> None:
+        self._newest.pop(subject, None)
+        self._returns.pop(subject, None)
 
     def _put(self, request: KnowledgeRequest, after_s: float = 0.0) -> None:
         number = next(self._numbers)
@@ -138,6 +147,19 @@ class Asking:
             self._loop.call_later(after_s, self._queue.put_nowait, entry)
         else:
             self._queue.put_nowait(entry)
+        if self._queue.qsize() > _MOST_PASSED_OVER + 2 * len(self._newest):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Take out what will be passed over: with a server that is away nothing else would."""
+        entries = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        for entry in entries:
+            if self._is_newest(entry):
+                self._queue.put_nowait(entry)
+
+    def _is_newest(self, entry: _Waiting) -> bool:
+        number, _ = self._newest.get(entry.subject, (-1, None))
+        return number == entry.number
 
     async def _dispatch(self) -> None:
         while True:
@@ -155,10 +177,8 @@ class Asking:
     def _next(self) -> KnowledgeRequest | None:
         while not self._queue.empty():
             entry = self._queue.get_nowait()
-            number, request = self._newest.get(entry.subject, (-1, None))
-            if number == entry.number:
-                del self._newest[entry.subject]
-                return request
+            if self._is_newest(entry):
+                return self._newest.pop(entry.subject)[1]
         return None
 
     async def _ask(self, request: KnowledgeRequest) -> None:

@@ -112,6 +112,10 @@ class Assignment:
         if known is not None:
             self._tables.pop((split_cluster(subject)[0], known[0]), None)
 
+    def knows(self, kind: Kind, space: str) -> bool:
+        """Whether there are clusters of this kind and space."""
+        return bool(self._table(kind, space).subjects)
+
     def nearest(self, kind: Kind, vectors: Matrix, space: str) -> list[str]:
         """The subject of the nearest cluster of each vector; empty where no cluster of this kind and space is known.
 

@@ -48,6 +48,8 @@ _PART: Final = re.compile(r"[,;.]\s+|[;.]$")
 _WORD: Final = re.compile(r"\w+")
 _OWN_SUMMARY: Final = "In particular: "  # after these words a member's own text begins: `own_part` finds it again
 _OWN_FACTOR: Final = "also "
+_BEFORE_SUMMARY: Final = ". "  # what joins the cluster's words to the member's own
+_BEFORE_FACTOR: Final = "; "
 
 
 def cluster_request(
@@ -106,14 +108,15 @@ def member_knowledge(own: Knowledge, cluster: Knowledge) -> Knowledge:
     own = own_part(own)
     own_summary, own_factors = _own_texts(own, cluster)
     n_own = _n_words([own_summary, *own_factors.values()])
-    summary = _first_words(cluster.summary, _SUMMARY_WORDS)
-    factors = _fitted(cluster.factors, MAX_WORDS - n_own - _n_words([summary]))
+    summary = _unmarked(_first_words(cluster.summary, _SUMMARY_WORDS), _OWN_SUMMARY, _BEFORE_SUMMARY)
+    fitted = _fitted(cluster.factors, MAX_WORDS - n_own - _n_words([summary]))
+    factors = {name: _unmarked(text, _OWN_FACTOR, _BEFORE_FACTOR) for name, text in fitted.items()}
     names = list(dict.fromkeys([*cluster.factors, *own_factors]))
-    both = {name: "; ".join(filter(None, (factors.get(name, ""), own_factors.get(name, "")))) for name in names}
+    both = {name: _BEFORE_FACTOR.join(filter(None, (factors.get(name, ""), own_factors.get(name, "")))) for name in names}
     return Knowledge(
         subject=own.subject,
         factors={name: text for name, text in both.items() if text},
-        summary=f"{summary.rstrip('. ')}. {own_summary}".removeprefix(". ") if own_summary else summary,
+        summary=f"{summary.rstrip('. ')}{_BEFORE_SUMMARY}{own_summary}".removeprefix(_BEFORE_SUMMARY) if own_summary else summary,
         tier="collective",
         backend=cluster.backend,
         scenario=cluster.scenario,
@@ -130,18 +133,23 @@ def own_part(knowledge: Knowledge) -> Knowledge:
     """What a member itself brought into `member_knowledge`; any knowledge of another tier as it is."""
     if knowledge.tier != "collective":
         return knowledge
-    factors = {name: _after(text, _OWN_FACTOR) for name, text in knowledge.factors.items()}
+    factors = {name: _after(text, _OWN_FACTOR, _BEFORE_FACTOR) for name, text in knowledge.factors.items()}
     return msgspec.structs.replace(
         knowledge,
         factors={name: text for name, text in factors.items() if text},
-        summary=_after(knowledge.summary, _OWN_SUMMARY),
+        summary=_after(knowledge.summary, _OWN_SUMMARY, _BEFORE_SUMMARY),
     )
 
 
-def _after(text: str, mark: str) -> str:
-    """What follows the last ``mark`` that begins the text or one of its parts; empty without one."""
-    _, found, rest = f" {text}".rpartition(f" {mark}")
+def _after(text: str, mark: str, joint: str) -> str:
+    """What follows the last ``mark`` that begins the text or comes right after a ``joint``; empty without one."""
+    _, found, rest = f"{joint}{text}".rpartition(f"{joint}{mark}")
     return rest if found else ""
+
+
+def _unmarked(text: str, mark: str, joint: str) -> str:
+    """A cluster's text without the marks that `_after` would find in it."""
+    return f"{joint}{text}".replace(f"{joint}{mark}", joint).removeprefix(joint)
 
 
 def _own_texts(own: Knowledge, cluster: Knowledge) -> tuple[str, dict[str, str]]:

@@ -14,6 +14,7 @@ calls it makes first the one and then the other safe (`streams.roles.steps`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from contracts.settings import Extract
     from extractor.asking import Answer
     from extractor.scenario import Scenario
+
+_MAX_UNPLACED: Final = 50_000  # vectors of 1.5 kB
+_MAX_REMOVED: Final = 10_000  # far more than are under way at once
 
 Standing = tuple[Tier, int, str]
 """What decides between two answers about one subject: tier, as_of_ms, source_hash (`contracts.precedence`)."""
@@ -83,8 +87,8 @@ class Queue(Protocol):
 class Clusters(Protocol):
     """Who is like whom: `extractor.membership.Membership`."""
 
-    def nearest(self, encoded: EncodedKnowledge) -> str:
-        """The subject of the cluster that a vector is nearest to; empty where there is none."""
+    def nearest(self, encoded: EncodedKnowledge) -> str | None:
+        """The subject of the cluster that a vector is nearest to, empty for none; None: none of its kind and space is known."""
         ...
 
     def member_knowledge(self, own: Knowledge, cluster: str) -> Knowledge | None:
@@ -154,27 +158,31 @@ class Extraction:
             str, float
         ] = {}  # who may need a stand-in, and when (s): in the order of time, since all wait equally long
         self._members: defaultdict[str, set[str]] = defaultdict(set)  # by cluster
+        self._unplaced: dict[str, EncodedKnowledge] = {}  # until clusters of their kind and space are known
+        self._removed: dict[str, None] = {}  # while they waited: an answer may still come
 
     def requested(self, request: KnowledgeRequest, offset: int, now_s: float) -> list[Said]:
         """A request: answered by what was imported, by what stands, or asked.
 
         Raises:
-            RecordError: There is no language model, and nothing to take from the request's attributes.
+            RecordError: The language model is not asked, and there is nothing to take from the request's attributes.
         """
         subject, before = request.subject, self._states.get(request.subject) or Subject()
-        state = msgspec.structs.replace(before, asked=request, offset=offset, waiting=False)
+        request = _dated(request, offset, before)
+        state = msgspec.structs.replace(before, asked=request, offset=offset)
         imported = before.imported
         if imported is not None and usable_import(request, imported) and self._improves(state, imported):
             self.counts["imported"] += 1
-            return self._say(subject, state, msgspec.structs.replace(imported, trigger_ms=request.trigger_ms))
+            said = msgspec.structs.replace(imported, trigger_ms=request.trigger_ms)
+            return self._say(subject, self._answered(subject, state), said)
         if not supersedes(subject, (self._tier(subject), request.as_of_ms, request.source_hash), before.stands):
             self.counts["kept"] += 1
-            return self._keep(subject, state)
+            return self._keep(subject, self._answered(subject, state))
         if self._queue is None:
-            return self._without_a_model(subject, state, request)
+            return self._without_a_model(subject, self._answered(subject, state), request)
         if not (self._settings.individual or _is_cluster(subject)):
             self.n_spared += 1
-            return self._from_below(subject, state)
+            return self._say_from_below(subject, self._answered(subject, state))
         self._ask(subject, msgspec.structs.replace(state, waiting=True), now_s)
         return []
 
@@ -197,6 +205,10 @@ class Extraction:
         """A subject is gone, but for its import, which its own topic takes back: between two topics there is no order."""
         before = self._states.get(subject) or Subject()
         self._leave(subject, before)
+        if before.waiting:
+            self._removed[subject] = None
+            if len(self._removed) > _MAX_REMOVED:
+                del self._removed[next(iter(self._removed))]
         self._keep(subject, Subject(imported=before.imported))
         return [Removal(subject)]
 
@@ -208,8 +220,9 @@ class Extraction:
             return []  # removed meanwhile
         is_last = (state.asked.as_of_ms, state.asked.source_hash) == (request.as_of_ms, request.source_hash)
         if is_last:
+            self._removed.pop(request.subject, None)
             state = self._answered(request.subject, state)
-        elif not isinstance(result, Knowledge):
+        elif not isinstance(result, Knowledge) or request.subject in self._removed:
             return []  # a newer request is under way
         if isinstance(result, Knowledge):
             if not self._improves(state, result):
@@ -240,13 +253,28 @@ class Extraction:
     def encoded(self, encoded: EncodedKnowledge) -> list[Said]:
         """Where a subject's own text is among the vectors: its cluster may say more of it."""
         state = self._states.get(encoded.subject)
+        self._unplaced.pop(encoded.subject, None)
         if self._clusters is None or state is None or encoded.tier != "attributes" or not _has_text(state):
             return []
         cluster = self._clusters.nearest(encoded)
+        if cluster is None:
+            self._unplaced[encoded.subject] = encoded
+            if len(self._unplaced) > _MAX_UNPLACED:
+                del self._unplaced[next(iter(self._unplaced))]
+            return []
         if cluster == state.cluster:
             return []
         self._members[state.cluster].discard(encoded.subject)
         return self._from_below(encoded.subject, msgspec.structs.replace(state, cluster=cluster))
+
+    @property
+    def n_unplaced(self) -> int:
+        """Vectors that wait for clusters of their kind and space: until then, who read them cannot call them done."""
+        return len(self._unplaced)
+
+    def clusters_moved(self) -> list[Said]:
+        """There are other clusters than before: those that waited for any may have one now."""
+        return [said for encoded in [*self._unplaced.values()] for said in self.encoded(encoded)]
 
     def cluster_said(self, cluster: str) -> list[Said]:
         """There is news of a cluster: its members that have nothing better get it."""
@@ -257,12 +285,19 @@ class Extraction:
                 said += self._from_below(subject, state)
         return said
 
-    def arrived(self, subject: str, state: Subject, now_s: float) -> None:
-        """A subject of another worker, or of the time before a restart, is here now: ask again what was not answered."""
+    def arrived(self, subject: str, state: Subject, now_s: float) -> list[Said]:
+        """A subject of another worker, or of the time before a restart, is here now.
+
+        What was not answered is asked again, and what was said of its cluster in between is said of it.
+        """
         if state.cluster:
             self._members[state.cluster].add(subject)
         if state.waiting and self._queue is not None:
             self._ask(subject, state, now_s)
+        with suppress(RecordError):
+            if state.cluster and _has_text(state) and (made := self._below(state)) is not None:
+                return self._say(subject, state, made)
+        return []
 
     def gone(self, subject: str, state: Subject) -> None:
         """A subject is another worker's now."""
@@ -298,19 +333,26 @@ class Extraction:
 
     def _from_below(self, subject: str, state: Subject, *, counted: bool = False) -> list[Said]:
         """What can be said without asking about the subject itself, if that is better than what stands."""
-        if state.asked is None or _is_cluster(subject):
-            return self._keep(subject, state)
         try:
-            made = self._attributes.described(state.asked)
+            return self._say_from_below(subject, state, counted=counted)
         except RecordError:  # where the model was asked it says so too, and the request becomes a dead letter
             return self._keep(subject, state)
-        if self._clusters is not None and state.cluster:
-            made = self._clusters.member_knowledge(made, state.cluster) or made
-        if not self._improves(state, made):
+
+    def _say_from_below(self, subject: str, state: Subject, *, counted: bool = False) -> list[Said]:
+        made = None if _is_cluster(subject) else self._below(state)
+        if made is None:
             return self._keep(subject, state)
         if not counted:
             self.counts["collective" if made.tier == "collective" else "attributes first"] += 1
         return self._say(subject, state, made)
+
+    def _below(self, state: Subject) -> Knowledge | None:
+        if state.asked is None:
+            return None
+        made = self._attributes.described(state.asked)
+        if self._clusters is not None and state.cluster:
+            made = self._clusters.member_knowledge(made, state.cluster) or made
+        return made if self._improves(state, made) else None
 
     def _answered(self, subject: str, state: Subject) -> Subject:
         """The state of a subject that nobody has to be asked about any more."""
@@ -342,9 +384,22 @@ class Extraction:
 
     def _leave(self, subject: str, state: Subject) -> None:
         self._members[state.cluster].discard(subject)
+        self._unplaced.pop(subject, None)
         self._late.pop(subject, None)
         if self._queue is not None:
             self._queue.forget(subject)
+
+
+def _dated(request: KnowledgeRequest, offset: int, before: Subject) -> KnowledgeRequest:
+    """A request about changed content, dated after what stands.
+
+    A cluster's text bears the date at which the cluster was asked about, and the change may have lain on Kafka until after that.
+    """
+    if before.stands is None or before.stands[0] != "collective" or offset < before.offset:
+        return request
+    if split_subject(request.subject)[0] != "item" or request.source_hash == before.stands[2]:
+        return request
+    return msgspec.structs.replace(request, as_of_ms=max(request.as_of_ms, before.stands[1] + 1))
 
 
 def _is_cluster(subject: str) -> bool:

@@ -42,13 +42,16 @@ class Membership:
         else:
             self._texts[cluster] = text
 
-    def nearest(self, encoded: EncodedKnowledge) -> str:
-        """The subject of the cluster that a vector is nearest to; empty where there is none.
+    def nearest(self, encoded: EncodedKnowledge) -> str | None:
+        """The subject of the cluster that a vector is nearest to, empty for none; None: none of its kind and space is known.
 
         Raises:
             VectorError: The vector holds NaN or infinity.
+            ValueError: It is no whole number of float32.
         """
         kind, _ = split_subject(encoded.subject)
+        if not self._assignment.knows(kind, space(encoded.encoder)):
+            return None
         vectors = np.frombuffer(encoded.vector, dtype="<f4")[None, :]  # (1, d_text)
         return self._assignment.nearest(kind, project(vectors), space(encoded.encoder))[0]
 

@@ -15,7 +15,8 @@ The same order holds for `UserPlanner.late`. All times are given by the caller: 
 
 **When a user's knowledge is of** (``as_of_ms``, which decides what is newer): the newest event time, but no later than the broker
 received the event, so that one event with a clock ahead does not date all that follow; and one more with every event, so that of
-two requests the one with more events is newer, also where event times tie or go back. It comes out of the events and the broker's
+two requests the one with more events is newer, also where event times tie or go back. Every entry of a history keeps the date of
+its arrival, so that an update shows just what the knowledge before does not cover. It comes out of the events and the broker's
 times alone: a request that is made again is dated as it was.
 
 **Priority**: traffic x staleness (`extractor.priority`).
@@ -80,7 +81,7 @@ class ItemPlanner:
             seen_hash: `content_hash` of the last event that a request was sent for. Remember the new one after the request is
                 sent: the other way round, a crash in between would lose it.
             trigger_ms: The broker's time of the event.
-            traffic: Of the item (`extractor.priority.traffic_after`).
+            traffic: Of the item at ``trigger_ms`` (`extractor.priority.traffic_at`).
         """
         if event.removed:
             return None
@@ -259,9 +260,10 @@ class UserPlanner:
         )
 
     def _learn(self, state: UserState, one: Delivery, partition: int) -> UserState:
-        entry = self._entry(one.event, one.label)
-        place = bisect_right(state.history, entry.event_ms, key=lambda other: other.event_ms)
         last_event_ms = max(state.last_event_ms, one.event.event_ms)
+        as_of_ms = max(min(last_event_ms, one.at_ms), state.as_of_ms + 1)
+        entry = self._entry(one.event, one.label, as_of_ms)
+        place = bisect_right(state.history, entry.event_ms, key=lambda other: other.event_ms)
         # no later than the broker received it: one clock ahead must not make all traffic so far look old
         traffic, traffic_ms = traffic_after(state.traffic, state.traffic_ms, min(one.event.event_ms, one.at_ms))
         reason = state.due or self._reason(state, one)
@@ -271,7 +273,7 @@ class UserPlanner:
             n_events=state.n_events + 1,
             n_since_knowledge=state.n_since_knowledge + 1,
             last_event_ms=last_event_ms,
-            as_of_ms=max(min(last_event_ms, one.at_ms), state.as_of_ms + 1),
+            as_of_ms=as_of_ms,
             offsets={**state.offsets, partition: one.offset},
             due=reason,
             due_since_ms=state.due_since_ms if state.due else one.at_ms if reason else _NEVER,
@@ -302,12 +304,13 @@ class UserPlanner:
                 left -= len(values)
         return msgspec.structs.replace(entry, title=label.title[:_MAX_TITLE_CHARS], attributes=attributes)
 
-    def _entry(self, event: InteractionEvent, label: ItemLabel | None) -> HistoryEntry:
+    def _entry(self, event: InteractionEvent, label: ItemLabel | None, as_of_ms: int) -> HistoryEntry:
         entry = HistoryEntry(
             item=event.item,
             title="",
             action=event.action,
             event_ms=event.event_ms,
+            as_of_ms=as_of_ms,
             liked=liked(event.action, event.value),
             value=event.value,
         )

@@ -36,12 +36,23 @@ def traffic_after(traffic: float, traffic_ms: int, event_ms: int) -> tuple[float
     return traffic * _weight(now_ms - traffic_ms) + _weight(now_ms - event_ms), now_ms
 
 
+def traffic_at(traffic: float, traffic_ms: int, now_ms: int) -> float:
+    """What is left of the traffic at a moment; before the time it holds for, all of it.
+
+    Args:
+        traffic: What it was (`traffic_after`).
+        traffic_ms: The time it held for.
+        now_ms: The moment.
+    """
+    return traffic * _weight(max(0, now_ms - traffic_ms))
+
+
 def item_priority(age_ms: int, traffic: float) -> float:
     """Of a new or changed item, 100 to 200.
 
     Args:
         age_ms: Since it was published; below 0 counts as 0.
-        traffic: Of the item (`traffic_after`).
+        traffic: Of the item (`traffic_at`).
     """
     freshness = 1 / (1 + max(0, age_ms) / _HOUR_MS)
     return CLUSTERS_ABOVE - 100 * (1 - freshness) * HALF_WAY / (HALF_WAY + traffic)

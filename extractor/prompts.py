@@ -5,8 +5,9 @@ The system message is the same for every question of a scenario (an item, a user
 items and users is data: it is cleaned (`extractor.plain_text`) and stands between delimiters that it cannot contain. So is what a
 model said before: it came from a model that had read such text.
 
-An **update** shows what was said of the user before and only the part of the history that is newer (as LIBER and HiT-LBM do). A
-**cluster** shows its size, what most members share, and what is known of the members nearest to its centre.
+An **update** shows what was said of the user before and only the part of the history that came after it, late events included (as
+LIBER and HiT-LBM do). A **cluster** shows its size, what most members share, and what is known of the members nearest to its
+centre.
 """
 
 from __future__ import annotations
@@ -173,9 +174,9 @@ def _history_lines(scenario: Scenario, history: tuple[HistoryEntry, ...]) -> Ite
 
 
 def _update_lines(scenario: Scenario, request: KnowledgeRequest) -> Iterator[str]:
-    """What was said before and the newer part of the history; nothing where either is missing."""
+    """What was said before and the part of the history that came after it; nothing where either is missing."""
     previous = plain_text(request.previous, MAX_PREVIOUS_CHARS)
-    newer = tuple(entry for entry in request.history if entry.event_ms > request.previous_as_of_ms)
+    newer = tuple(entry for entry in request.history if (entry.as_of_ms or entry.event_ms) > request.previous_as_of_ms)
     lines = list(_history_lines(scenario, newer)) if previous else []
     if lines:
         yield from (f"said before: {previous}", "since then:", *lines)

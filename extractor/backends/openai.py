@@ -49,9 +49,12 @@ _OVERLOADED_STATUS: Final = frozenset(
 )
 _SETTINGS_STATUS: Final[dict[int, str]] = {
     HTTPStatus.UNAUTHORIZED: "set extract.api_key (REKI__EXTRACT__API_KEY) to a key that this server accepts",
+    HTTPStatus.PAYMENT_REQUIRED: "pay for more, or set extract.base_url and extract.model to a server that answers",
     HTTPStatus.FORBIDDEN: "use a key (extract.api_key) that may use this model",
     HTTPStatus.NOT_FOUND: "check extract.base_url (most end in /v1) and extract.model against the server's /models",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "put user and password of the proxy into HTTPS_PROXY, or the server into NO_PROXY",
 }
+_REFUSED_IN_A_ROW: Final = 20  # prompts without an answer to any in between: it is not the prompts
 # fixed sentences: nothing that a model wrote is quoted back into a prompt
 _ADVICE: Final[dict[Rejection, str]] = {
     "cut off": "it was too long and was cut off; use fewer words",
@@ -115,6 +118,7 @@ class OpenAIBackend:
         self.spent: Counter[str] = Counter()
         self.spent_on: Counter[SpentOn] = Counter()
         self._client: AsyncOpenAI | None = None
+        self._refused = 0  # in a row
         self._pause = tenacity.wait_exponential(multiplier=backoff_s, max=MAX_PAUSE_S / 2) + tenacity.wait_random(0, backoff_s)
 
     def known(self, request: KnowledgeRequest) -> Knowledge | None:  # noqa: ARG002 - the port's argument
@@ -224,9 +228,11 @@ class OpenAIBackend:
             reply = read_reply(content)
         except RejectedAnswerError:
             one_try.alive()
+            self.spent["rejected: wrong shape"] += 1
             raise
         usage = reply.usage or Usage()
         tokens_in, tokens_out = usage.prompt_tokens, usage.completion_tokens
+        self._refused = 0
         one_try.answered(None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0))
         for what, n in (("tokens_in", tokens_in), ("tokens_out", tokens_out), ("tokens_cached", usage.cached_tokens)):
             self._count(what, subject, n or 0)
@@ -247,6 +253,14 @@ class OpenAIBackend:
         if status in _SETTINGS_STATUS:  # without the server's words: some servers repeat the key in them
             one_try.failed()
             raise SettingsError(where, wanted="a model server that answers", todo=_SETTINGS_STATUS[status])
+        self._refused += 1
+        if self._refused >= _REFUSED_IN_A_ROW:
+            one_try.failed()
+            raise SettingsError(
+                f"{where}, {self._refused} prompts in a row",
+                wanted="an answer to any of them",
+                todo="see what the server logs about them",
+            )
         one_try.alive()
         secret = self.settings.api_key.get_secret_value()
         said = error.message.replace(secret, "******") if secret else error.message

@@ -18,7 +18,7 @@ import msgspec
 from prometheus_client import Gauge
 
 from contracts.codec import encode
-from contracts.errors import VectorError
+from contracts.errors import RecordError, VectorError
 from contracts.records import Cluster, DeadLetter, EncodedKnowledge, Knowledge, KnowledgeRequest
 from contracts.settings import Settings
 from contracts.subjects import split_subject
@@ -46,6 +46,7 @@ UNDER_WAY = Gauge("reki_extract_under_way", "requests that the language model wo
 
 _POLL_MS: Final = 50  # how long an answer may lie before it is sent
 _BATCH: Final = 500
+_MAX_BYTES: Final = 400_000  # of a request or an import: a subject's entry holds one of each, below Kafka's message limit
 
 
 class SubjectTable:
@@ -113,7 +114,7 @@ class Extract:
             member = opened.enter_context(Group(self._settings, "extract", topics, _BATCH))
             while not stop.is_set():
                 messages = holding(stop)(member.poll, _POLL_MS)
-                steps.follow(member, self._arrived, self._gone)
+                steps.follow(member, lambda partition: steps.add(self._arrived(partition)), self._gone)
                 if member.partitions():
                     self._working.set()
                 if clusters is not None:
@@ -122,19 +123,29 @@ class Extract:
                 steps.add(self._encodings(messages))
                 steps.add(self._answers())
                 steps.add(self._outputs(self.stage.stand_ins(time.monotonic())))
-                steps.finish(member, messages)
+                steps.finish(member, [one for one in messages if one.topic is not ENCODINGS or not self.stage.n_unplaced])
                 self._hold_back(member)
 
     def _request(self, one: Admitted) -> Iterable[Output]:
-        self._states.here = one.raw.partition
+        self._here(one.raw)
         if not isinstance(one.record, KnowledgeRequest):
             return self._outputs(self.stage.removed(one.key))
         return self._outputs(self.stage.requested(one.record, one.raw.offset, time.monotonic()))
 
     def _import(self, one: Admitted) -> Iterable[Output]:
-        self._states.here = one.raw.partition
+        self._here(one.raw)
         imported = one.record if isinstance(one.record, Knowledge) else None
         return self._outputs(self.stage.imported(one.key, imported, one.raw.at_ms))
+
+    def _here(self, raw: RawRecord) -> None:
+        """Come to the partition of a record that goes into the table.
+
+        Raises:
+            RecordError: It is so long that an entry of two such would not go into the changelog.
+        """
+        if raw.value is not None and len(raw.value) > _MAX_BYTES:
+            raise RecordError(f"{len(raw.value)} bytes", wanted=f"at most {_MAX_BYTES}", todo="send less text in one record")
+        self._states.here = raw.partition
 
     def _encodings(self, messages: Sequence[RawRecord]) -> Iterable[Output]:
         """Where subjects are now; bad records are dead-lettered by augment, here they are passed over."""
@@ -142,7 +153,7 @@ class Extract:
         for message in messages:
             record = read(message) if message.topic is ENCODINGS else None
             if isinstance(record, EncodedKnowledge):
-                with suppress(VectorError):
+                with suppress(VectorError, ValueError):
                     outputs += self._outputs(self.stage.encoded(record))
         return outputs
 
@@ -157,15 +168,26 @@ class Extract:
         """Follow the clusters: where they are, and what is said of them."""
         assert self._membership is not None
         outputs: list[Output] = []
+        moved = False
         for one in holding(stop)(clusters.poll, wait_ms):
             if isinstance(one.record, Cluster):
-                self._membership.moved(one.record)
+                moved |= self._moved(one.record)
             elif one.topic is CLUSTERS:
                 self._membership.removed(one.key)
             elif one.topic is CLUSTER_KNOWLEDGE:
                 self._membership.said(one.key, one.record if isinstance(one.record, Knowledge) else None)
                 outputs += self._outputs(self.stage.cluster_said(one.key))
-        return outputs
+        return [*outputs, *self._outputs(self.stage.clusters_moved())] if moved else outputs
+
+    def _moved(self, cluster: Cluster) -> bool:
+        """Take a cluster in; one that cannot be used is the cluster role's to write again."""
+        assert self._membership is not None
+        try:
+            self._membership.moved(cluster)
+        except (VectorError, ValueError) as error:
+            log.warning("passed over %s: %s", cluster.subject, error)
+            return False
+        return True
 
     def _outputs(self, said: Sequence[Said]) -> list[Output]:
         outputs: list[Output] = []
@@ -193,10 +215,13 @@ class Extract:
             value=encode(REQUESTS, failure.request),
         )
 
-    def _arrived(self, partition: int) -> None:
+    def _arrived(self, partition: int) -> list[Output]:
         now_s = time.monotonic()
-        for subject, state in self._table.items(partition):
-            self.stage.arrived(subject, state, now_s)
+        return [
+            output
+            for subject, state in self._table.items(partition)
+            for output in self._outputs(self.stage.arrived(subject, state, now_s))
+        ]
 
     def _gone(self, partition: int) -> None:
         for subject, state in self._table.items(partition):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from operator import methodcaller
 from typing import TYPE_CHECKING, Final
 
+from contracts.errors import VectorError
 from contracts.records import EncodedKnowledge, ItemEvent
 from contracts.settings import Settings
 from contracts.topics import ENCODINGS, INTERACTIONS, ITEMS, PLANNED_ITEMS, PLANNED_USERS
@@ -89,6 +90,7 @@ class Plan:
                 return
             for one in batch:
                 if one.topic is ENCODINGS:
-                    self.stage.place(one.key, one.record if isinstance(one.record, EncodedKnowledge) else None)
+                    with suppress(VectorError, ValueError):  # augment, the topic's owner, tells of a bad vector
+                        self.stage.place(one.key, one.record if isinstance(one.record, EncodedKnowledge) else None)
                 else:
                     self.stage.label(one.key, one.record if isinstance(one.record, ItemEvent) else None)

@@ -13,6 +13,7 @@ from contracts.records import EncodedKnowledge, HistoryEntry, InteractionEvent, 
 from contracts.subjects import item_subject
 from contracts.topics import REQUESTS
 from extractor.planning import Delivery, ItemLabel, ItemPlanner, UserPlanner, UserState, content_hash
+from extractor.priority import traffic_after, traffic_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TITLES_COME_MS: Final = 60_000  # items and interactions are two topics, without an order between them
 _LOOK_AGAIN_MS: Final = 1_000
 _COUNTED_ITEMS: Final = 100_000  # items whose traffic is counted, the most recent
+_NO_TRAFFIC: Final = (0.0, 0)
 
 
 class Planning:
@@ -53,7 +55,7 @@ class Planning:
         self._user_planner = user_planner
         self._drift = drift
         self._labels: dict[str, ItemLabel] = {}
-        self._traffic: MutableMapping[str, int] = LRUCache(_COUNTED_ITEMS)
+        self._traffic: MutableMapping[str, tuple[float, int]] = LRUCache(_COUNTED_ITEMS)  # with the time that it holds for
         self._late: list[tuple[int, int, str]] = []  # (ready at ms, partition, user)
         self._waiting: set[tuple[int, str]] = set()  # who is in it
 
@@ -83,7 +85,8 @@ class Planning:
             return [(REQUESTS, item_subject(one.key))]
         assert isinstance(event, ItemEvent)
         seen = self._items.get(partition, event.item)
-        request = self._item_planner.plan(event, seen, one.raw.at_ms, traffic=self._traffic.get(event.item, 0))
+        traffic = traffic_at(*self._traffic.get(event.item, _NO_TRAFFIC), one.raw.at_ms)
+        request = self._item_planner.plan(event, seen, one.raw.at_ms, traffic=traffic)
         if request is None:
             return []
         self._items.put(partition, event.item, content_hash(event))
@@ -96,7 +99,8 @@ class Planning:
         state = self._users.get(partition, event.user)
         if state is not None and state.has_seen(partition, one.raw.offset):
             return []  # delivered before
-        self._traffic[event.item] = self._traffic.get(event.item, 0) + 1
+        met_ms = min(event.event_ms, one.raw.at_ms)  # one clock ahead must not make all traffic so far look old
+        self._traffic[event.item] = traffic_after(*self._traffic.get(event.item, _NO_TRAFFIC), met_ms)
         drifted = self._drift is not None and self._drift.observe(event)
         delivery = Delivery(one.raw.offset, one.raw.at_ms, event, self._labels.get(event.item), drifted=drifted)
         new, request = self._user_planner.apply(state, [delivery], partition)
@@ -109,8 +113,12 @@ class Planning:
             _, partition, user = heapq.heappop(self._late)
             self._waiting.discard((partition, user))
             state = self._users.get(partition, user)
-            if state is not None and (made := self._user_planner.late(state, now_ms)) is not None:
+            if state is None:
+                continue
+            if (made := self._user_planner.late(state, now_ms)) is not None:
                 outputs += self._settle(partition, *made, now_ms)
+            elif (ready_at_ms := self._user_planner.ready_at_ms(state)) is not None:  # a later request than it waited for
+                self._wait(partition, user, ready_at_ms)
         return outputs
 
     def arrived(self, partition: int) -> None:

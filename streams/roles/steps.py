@@ -22,7 +22,7 @@ from contracts.topics import DEAD_LETTERS, Topic
 from streams.agents.batches import RECORDS_OUT, Output
 from streams.edge import Admitted, admit, dead_letter
 from streams.messages import RawRecord
-from streams.publisher import KafkaPublisher
+from streams.publisher import KafkaPublisher, wall_ms
 from streams.retrying import holding
 from streams.roles.groups import Group, next_offsets
 from streams.roles.tables import Table
@@ -129,10 +129,15 @@ class Steps:
 
     def _send(self) -> None:
         for topic, output in self._outbox:
-            if isinstance(output, str):
-                self._publisher.tombstone(topic, output)
-            else:
-                self._publisher.send(topic, output)
+            try:
+                if isinstance(output, str):
+                    self._publisher.tombstone(topic, output)
+                else:
+                    self._publisher.send(topic, output)
+            except RecordError as error:  # of ours, and too long: waiting would not make it shorter
+                reason = f"a result of role {self._role} for this topic cannot be sent: {error}"
+                letter = DeadLetter(topic=topic.name, partition=-1, offset=-1, stage=self._role, reason=reason, at_ms=wall_ms())
+                self._publisher.dead_letter(letter)
         self._publisher.flush()
         for topic, _ in self._outbox:
             RECORDS_OUT.labels(self._role, topic.name).inc()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.codec import Record, encode, key_of
-from contracts.errors import UnavailableError
+from contracts.errors import RecordError, UnavailableError
 from contracts.records import DeadLetter
 from contracts.topics import DEAD_LETTERS, Topic
+
+MAX_BYTES = 1_048_576  # as kafka-python's producer has it
 
 
 class FakePublisher:
@@ -23,7 +25,8 @@ class FakePublisher:
         self.fail_flushes = 0
 
     def send(self, topic: Topic, record: Record) -> None:
-        encode(topic, record)
+        if (n_bytes := len(encode(topic, record))) > MAX_BYTES:
+            raise RecordError(f"{n_bytes} bytes", wanted=f"at most {MAX_BYTES}", todo="send less")
         key_of(topic, record)
         self.sent.append((topic, record))
 

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
-from contracts.errors import SettingsError, UnavailableError
-from contracts.records import KnowledgeRequest, Member
+from contracts.errors import RekiError, SettingsError, UnavailableError
+from contracts.records import Knowledge, KnowledgeRequest, Member
 from contracts.settings import Extract
 from extractor.answers import RejectedAnswerError, Rejection
 from extractor.backends.openai import _ADVICE, OpenAIBackend
@@ -163,7 +163,9 @@ def test_a_refusal_in_its_own_field_is_an_answer_error(model_server, item_reques
         _ask(_backend(model_server.base_url), item_request())
 
 
-@pytest.mark.parametrize(("status", "advice"), [(401, "extract.api_key"), (403, "extract.api_key"), (404, "extract.model")])
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "extract.api_key"), (402, "pay"), (403, "extract.api_key"), (404, "extract.model")]
+)
 def test_a_refused_key_or_model_says_what_to_do_without_the_key(model_server, item_request, status, advice):
     model_server.default = JSONResponse({"error": {"message": f"wrong key {KEY}"}}, status_code=status)
     with pytest.raises(SettingsError, match=advice) as caught:
@@ -180,6 +182,27 @@ def test_a_prompt_that_the_server_refuses_concerns_this_subject_only(model_serve
     assert not caught.value.retriable
     assert KEY not in str(caught.value)
     assert len(model_server.requests) == 1
+
+
+def test_prompts_that_are_all_refused_are_not_the_prompts_fault(model_server, item_request):
+    refusal = JSONResponse({"error": {"message": "unknown parameter"}}, status_code=400)
+    model_server.script += [refusal] * 15
+    model_server.script.append(lambda body: model_server.completion(model_server.good_answer(body)))
+    model_server.default = refusal
+    backend = _backend(model_server.base_url, breaker_failures=100)
+
+    async def one_after_the_other():
+        found = []
+        for n in range(36):
+            try:
+                found.append(type(await backend.extract(item_request(f"n{n}"))))
+            except RekiError as error:
+                found.append(type(error))
+        await backend.aclose()
+        return found
+
+    found = asyncio.run(one_after_the_other())
+    assert found == [RejectedAnswerError] * 15 + [Knowledge] + [RejectedAnswerError] * 19 + [SettingsError]
 
 
 def test_settings_that_cannot_work_are_refused_at_the_start():

@@ -24,6 +24,8 @@ class FakeBackend:
         self.kept = {}
 
     def known(self, request):
+        if request.subject == "item:bad":
+            raise RecordError("no text", wanted="text", todo="send some")
         return self.kept.get(request.subject)
 
     async def ready(self):
@@ -31,6 +33,7 @@ class FakeBackend:
             await asyncio.sleep(0.001)
 
     async def extract(self, request):
+        self.known(request)
         self.asked.append(request.subject)
         if request.subject == "item:hangs":
             raise UnavailableError("no answer in time", wanted="one", todo="wait")
@@ -142,6 +145,24 @@ def test_what_is_known_already_waits_for_nobody(asking, backend, ask):
     ask("n1")
     assert gather(asking, 1) == [("item:n1", "kept")]
     assert backend.asked == []
+
+
+def test_a_request_that_cannot_be_looked_up_fails_when_it_is_asked(asking, backend, ask):
+    backend.open.set()
+    ask("bad")
+    ((subject, result),) = gather(asking, 1)
+    assert subject == "item:bad"
+    assert isinstance(result, RecordError)
+
+
+def test_the_queue_stays_short_however_often_somebody_is_asked_about_anew(asking, ask, backend):
+    for number in range(5_000):
+        ask("n1", number % 7)
+    ask("n2")
+    until(lambda: asking.n_waiting == 2)
+    assert asking._queue.qsize() <= 1_100
+    backend.open.set()
+    assert sorted(subject for subject, _ in gather(asking, 2)) == ["item:n1", "item:n2"]
 
 
 def test_a_request_that_never_gets_an_answer_while_others_do_is_given_up(asking, backend, ask, monkeypatch):

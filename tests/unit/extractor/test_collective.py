@@ -194,6 +194,24 @@ def test_the_own_part_is_found_again():
     assert own_part(own) is own
 
 
+@pytest.mark.parametrize("said", ["thrillers, also dramas", "thrillers; also dramas", "also dramas", "it is also noir"])
+@pytest.mark.parametrize("summary", ["Noir. In particular: dark.", "In particular: dark.", "Films that are in particular: dark."])
+def test_what_the_cluster_says_is_never_a_members_own(said, summary):
+    cluster = answer(summary=summary, genre=said)
+    silent = member_knowledge(known("item:a"), cluster)
+    assert (own_part(silent).summary, own_part(silent).factors) == ("", {})
+    own = known("item:a", "Heat (1995)", genre="heist")
+    assert (own_part(member_knowledge(own, cluster)).summary, own_part(member_knowledge(own, cluster)).factors) == (
+        own.summary,
+        own.factors,
+    )
+
+
+def test_what_an_earlier_version_wrote_is_read_as_it_was_joined():
+    written = known("item:a", "Noir films", "collective", genre="thrillers, also dramas", place="docks; also piers")
+    assert own_part(written).factors == {"place": "piers"}
+
+
 def test_a_cluster_that_says_nothing_leaves_the_member_its_own():
     silent = msgspec.structs.replace(answer(), summary="", factors={})
     member = member_knowledge(known("item:a", "Heat", genre="crime"), silent)

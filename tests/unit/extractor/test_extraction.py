@@ -33,14 +33,15 @@ class FakeQueue:
 
 
 class FakeClusters:
-    """``places`` gives a subject's cluster, ``texts`` what is known of a cluster."""
+    """``places`` gives a subject's cluster, ``texts`` what is known of a cluster; ``known``: whether there are any."""
 
     def __init__(self):
+        self.known = True
         self.places = {}
         self.texts = {}
 
     def nearest(self, encoded):
-        return self.places.get(encoded.subject, "")
+        return self.places.get(encoded.subject, "") if self.known else None
 
     def member_knowledge(self, own, cluster):
         text = self.texts.get(cluster)
@@ -222,6 +223,24 @@ def test_a_removed_subject_is_asked_about_no_more_and_a_late_answer_is_not_said(
     assert stage.wait(60) == []
 
 
+def test_an_answer_from_before_a_removal_is_not_said_of_the_item_that_came_after_it(stage, item_request):
+    old, new = item_request(source_hash="old"), item_request(source_hash="new")
+    stage.ask(old, 1)
+    stage.stage.removed("item:n1")
+    stage.ask(new, 3)
+    assert stage.stage.answered(Answer(old, stage.made(old))) == []
+    assert [one.source_hash for one in stage.model_says("item:n1")] == ["new"]
+
+
+def test_a_newer_request_that_need_not_be_asked_ends_the_waiting_of_the_older_one(stage, item_request):
+    stage.ask(item_request(source_hash="old"), 1)
+    new = item_request(source_hash="new", as_of_ms=2_000)
+    stage.stage.imported("item:n1", stage.made(new), 7)
+    assert tiers(stage.ask(new, 2)) == [("item:n1", "individual")]
+    assert stage.queue.waiting == {}
+    assert not stage.states["item:n1"].waiting
+
+
 # imports
 
 
@@ -334,3 +353,75 @@ def test_without_a_model_a_cluster_waits_for_an_import(without_a_model, item_req
     assert without_a_model.ask(request) == []
     made = without_a_model.made(item_request(), subject="cluster:item-3", tier="collective")
     assert tiers(without_a_model.stage.imported("cluster:item-3", made, 5)) == [("cluster:item-3", "collective")]
+
+
+def test_who_was_encoded_before_there_were_clusters_is_placed_when_there_are(in_clusters, item_request):
+    in_clusters.clusters.known = False
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports."
+    in_clusters.ask(item_request())
+    in_clusters.wait(60)
+    assert in_clusters.encoded("item:n1") == []
+    assert in_clusters.stage.n_unplaced == 1
+    assert in_clusters.stage.clusters_moved() == []
+    in_clusters.clusters.known = True
+    assert tiers(in_clusters.stage.clusters_moved()) == [("item:n1", "collective")]
+    assert in_clusters.stage.n_unplaced == 0
+
+
+def test_who_waits_for_clusters_and_is_removed_waits_no_longer(in_clusters, item_request):
+    in_clusters.clusters.known = False
+    in_clusters.ask(item_request())
+    in_clusters.encoded("item:n1")
+    in_clusters.stage.removed("item:n1")
+    assert in_clusters.stage.n_unplaced == 0
+
+
+def test_a_change_of_the_encoder_takes_nobody_out_of_a_cluster_before_the_new_ones_are_known(in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.ask(item_request())
+    in_clusters.wait(60)
+    in_clusters.encoded("item:n1")
+    in_clusters.clusters.known = False
+    in_clusters.encoded("item:n1")
+    assert in_clusters.states["item:n1"].cluster == "cluster:item-3"
+
+
+def test_what_was_said_of_a_cluster_while_its_members_worker_was_away_reaches_them(news, in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.ask(item_request())
+    in_clusters.wait(60)
+    in_clusters.encoded("item:n1")
+    again = Stage(news, clusters=True)
+    again.states.update(in_clusters.states)
+    again.clusters.texts["cluster:item-3"] = "Ports."
+    assert tiers(again.stage.arrived("item:n1", again.states["item:n1"], 0.0)) == [("item:n1", "collective")]
+    assert again.stage.arrived("item:n1", again.states["item:n1"], 0.0) == []
+
+
+def test_changed_content_replaces_a_clusters_text_that_is_dated_after_the_change(in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports."  # the fake dates it by its length
+    in_clusters.ask(item_request(source_hash="old"), 1)
+    in_clusters.wait(60)
+    in_clusters.encoded("item:n1")
+    in_clusters.ask(item_request(source_hash="new", as_of_ms=1_003), 2)
+    in_clusters.ask(item_request(source_hash="new", as_of_ms=1_003), 2)  # delivered again
+    (made,) = in_clusters.model_says("item:n1")
+    assert (made.source_hash, made.as_of_ms) == ("new", 1_007)
+
+
+def test_a_request_that_comes_again_is_not_taken_for_a_change(in_clusters, item_request):
+    in_clusters.clusters.places["item:n1"] = "cluster:item-3"
+    in_clusters.clusters.texts["cluster:item-3"] = "Ports."
+    in_clusters.ask(item_request(source_hash="new"), 2)
+    in_clusters.wait(60)
+    in_clusters.encoded("item:n1")
+    in_clusters.ask(item_request(source_hash="old"), 1)
+    assert in_clusters.states["item:n1"].asked.as_of_ms == 1_000
+
+
+def test_without_text_and_without_asking_a_request_is_a_bad_record(news, user_request):
+    stage = Stage(news, clusters=True, individual=False)
+    with pytest.raises(RecordError, match="without any text"):
+        stage.ask(user_request(("", True, {})))

@@ -40,8 +40,12 @@ def membership():
 
 def test_a_subject_belongs_to_the_cluster_nearest_to_it_in_its_own_space(membership):
     assert [membership.nearest(encoded(PLACES[number])) for number in (0, 1)] == ["cluster:item-0", "cluster:item-1"]
-    assert membership.nearest(encoded(PLACES[0], encoder="other")) == ""
-    assert membership.nearest(encoded(PLACES[0], subject="user:u1")) == ""
+    assert membership.nearest(encoded(np.zeros_like(PLACES[0]))) == ""
+
+
+def test_where_no_cluster_of_a_kind_or_space_is_known_yet_nobody_can_say(membership):
+    assert membership.nearest(encoded(PLACES[0], encoder="other")) is None
+    assert membership.nearest(encoded(PLACES[0], subject="user:u1")) is None
 
 
 def test_a_cluster_that_is_gone_has_neither_members_nor_a_text(membership):

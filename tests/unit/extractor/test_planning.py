@@ -307,6 +307,18 @@ def test_one_event_with_a_clock_ahead_dates_nothing_that_follows():
     assert [request.as_of_ms for request in _requests(log)] == [1_002, 1_005, 1_008]
 
 
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [([5] * 2 * K, [3, 4, 5]), ([50, 51, 52, 40, 30, 20], [4, 3]), ([1, 2, 9_000, 4, 5, 6], [3, 4, 5])],
+    ids=["all at once", "late ones", "after a clock ahead"],
+)
+def test_an_update_shows_the_events_that_the_knowledge_before_does_not_cover(times, shown):
+    before, request = _requests([one._replace(at_ms=1_000 + n) for n, one in enumerate(_log(times))])
+    update = msgspec.structs.replace(request, previous="Likes ports.", previous_as_of_ms=before.as_of_ms)
+    lines = build_prompt(NEWS, update).user.partition("since then:\n")[2].splitlines()[:-1]
+    assert [line.partition(": ")[2] for line in lines] == [f"Title {n} (sports)" for n in shown]
+
+
 def test_requests_within_one_moment_are_each_newer_than_the_one_before():
     dates = [request.as_of_ms for request in _requests(_log([5] * 4 * K))]
     assert dates == sorted(set(dates))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractor.priority import CLUSTERS_ABOVE, HALF_LIFE_MS, item_priority, traffic_after, user_priority
+from extractor.priority import CLUSTERS_ABOVE, HALF_LIFE_MS, item_priority, traffic_after, traffic_at, user_priority
 
 traffics = st.floats(0, 1e9)
 
@@ -30,6 +30,7 @@ def test_an_interaction_loses_half_of_its_weight_in_a_day():
     traffic, at_ms = traffic_after(0.0, 0, 1_000)
     assert traffic_after(traffic, at_ms, 1_000 + HALF_LIFE_MS) == (1.5, 1_000 + HALF_LIFE_MS)
     assert traffic_after(traffic, at_ms, 1_000 - HALF_LIFE_MS) == (1.5, 1_000)
+    assert [traffic_at(traffic, at_ms, 1_000 + n * HALF_LIFE_MS) for n in (-1, 0, 1, 2)] == [1.0, 1.0, 0.5, 0.25]
 
 
 @given(st.lists(st.integers(0, 10 * HALF_LIFE_MS), min_size=1, max_size=20))

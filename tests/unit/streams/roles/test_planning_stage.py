@@ -8,6 +8,7 @@ from contracts.records import InteractionEvent, ItemEvent
 from contracts.settings import Plan
 from contracts.topics import INTERACTIONS, ITEMS, REQUESTS
 from extractor.planning import ItemPlanner, UserPlanner, UserState
+from extractor.priority import HALF_LIFE_MS, item_priority
 from fakes.table import FakeTable
 from streams.roles.planning import Planning
 
@@ -30,10 +31,10 @@ class Stage:
         for partition in self.users.partitions:
             self.planning.arrived(partition)
 
-    def see_items(self, *events):
+    def see_items(self, *events, at_ms=1_000):
         for event in events:
             self.planning.label(event if isinstance(event, str) else event.item, None if isinstance(event, str) else event)
-        return [made for event in events for made in self.planning.item(self.admitted(ITEMS, event))]
+        return [made for event in events for made in self.planning.item(self.admitted(ITEMS, event, at_ms=at_ms))]
 
     def see(self, *events, at_ms=1_000):
         return self.see_again([self.admitted(INTERACTIONS, event, at_ms=at_ms) for event in events])
@@ -80,6 +81,22 @@ def test_an_item_that_is_much_used_is_more_urgent_when_it_changes(stage):
     ((_, used),) = stage.see_items(item("n1", title="Changed"))
     ((_, unused),) = stage.see_items(item("n2", title="Changed"))
     assert used.priority > unused.priority
+
+
+def test_an_interaction_with_an_item_counts_half_after_a_day(stage):
+    stage.see_items(item())
+    stage.see(click(0, "u1"), click(0, "u2"))
+    stage.see(click(HALF_LIFE_MS, "u3"), at_ms=1_000 + HALF_LIFE_MS)
+    changed_ms = 1_000 + 2 * HALF_LIFE_MS
+    ((_, request),) = stage.see_items(item(title="Changed"), at_ms=changed_ms)
+    assert request.priority == pytest.approx(item_priority(changed_ms - 500, 1.0))
+
+
+def test_one_clock_ahead_does_not_make_the_traffic_of_an_item_old(stage):
+    stage.see_items(item())
+    stage.see(click(0, "u1"), click(100 * HALF_LIFE_MS, "u2"))
+    ((_, request),) = stage.see_items(item(title="Changed"))
+    assert request.priority == pytest.approx(item_priority(500, 2.0))
 
 
 @pytest.mark.parametrize("removal", ["n1", item(removed=True)], ids=["tombstone", "removal"])
@@ -168,6 +185,27 @@ def test_a_request_too_soon_after_the_last_waits_for_its_time_without_another_ev
     ((_, request),) = calm.planning.late(11_000)
     assert len(request.history) == 2 * K
     assert list(calm.planning.late(99_000)) == []
+
+
+def test_a_request_that_waits_after_an_event_made_the_one_before_it_is_made_too(calm):
+    assert len(calm.see(*(click(n) for n in range(2 * K)), at_ms=1_000)) == 1  # the next waits until 11 s
+    assert len(calm.see(click(2 * K), at_ms=11_000)) == 1
+    assert calm.see(*(click(3 * K + n) for n in range(K)), at_ms=12_000) == []
+    assert list(calm.planning.late(20_999)) == []
+    ((_, request),) = calm.planning.late(21_000)
+    assert len(request.history) == 3 * K + 1
+    assert list(calm.planning.late(99_000)) == []
+
+
+def test_a_request_that_waits_is_made_by_who_gets_its_partition_back(calm):
+    calm.see(*(click(n) for n in range(2 * K)), at_ms=1_000)
+    first = calm.planning
+    calm.restart()  # another worker
+    assert len(calm.see(click(2 * K), at_ms=11_000)) == 1
+    assert calm.see(*(click(3 * K + n) for n in range(K)), at_ms=12_000) == []
+    first.arrived(0)
+    assert list(first.late(20_999)) == []
+    assert subjects(first.late(21_000)) == [(REQUESTS, "user:u1")]
 
 
 def test_a_request_that_waits_outlives_a_restart(calm):

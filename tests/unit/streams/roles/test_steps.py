@@ -114,6 +114,16 @@ def test_results_then_tables_then_offsets(steps, table, member, publisher):
     assert member.commits == [{(ITEMS, 0): 2}]
 
 
+def test_a_result_that_is_too_long_to_be_sent_becomes_a_dead_letter(steps, member, publisher):
+    long = ItemEvent(item="n0", published_ms=1, title="T", text="word " * 250_000)
+    steps.take([raw(0)], {ITEMS: lambda _: [(ITEMS, long)]})
+    steps.finish(member, [raw(0)])
+    ((offset, reason),) = letters(publisher)
+    assert offset == -1
+    assert "cannot be sent" in reason
+    assert member.commits == [{(ITEMS, 0): 1}]
+
+
 def test_nothing_is_committed_by_a_role_that_was_stopped_while_the_broker_was_away(steps, member, publisher, stop):
     publisher.fail_flushes = 10**6
     stop.set()
