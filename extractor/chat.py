@@ -53,7 +53,7 @@ class ChatReply(msgspec.Struct):
     usage: Usage | None = None
 
 
-def read_reply(raw: bytes | msgspec.Raw) -> ChatReply:
+def read_reply(raw: str | msgspec.Raw) -> ChatReply:
     """The reply in a response's body.
 
     Raises:
