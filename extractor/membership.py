@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contracts.subjects import split_subject
-from extractor.assignment import Assignment
+from extractor.assignment import KINDS, Assignment
 from extractor.collective import member_knowledge
 from extractor.projection import project, space
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from contracts.records import Cluster, EncodedKnowledge, Knowledge
+    from contracts.subjects import Kind
 
 
 class Membership:
-    """Centres and texts of all clusters."""
+    """Centres and texts of all clusters.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: Those that are clustered; whoever is of another one belongs nowhere.
+    """
+
+    def __init__(self, kinds: Collection[Kind] = KINDS) -> None:
+        self._kinds = kinds
         self._assignment = Assignment()
         self._texts: dict[str, Knowledge] = {}
 
@@ -50,6 +58,8 @@ class Membership:
             ValueError: It is no whole number of float32.
         """
         kind, _ = split_subject(encoded.subject)
+        if kind not in self._kinds:
+            return ""
         if not self._assignment.knows(kind, space(encoded.encoder)):
             return None
         vectors = np.frombuffer(encoded.vector, dtype="<f4")[None, :]  # (1, d_text)

@@ -20,8 +20,8 @@ from prometheus_client import Gauge
 from contracts.codec import encode
 from contracts.errors import RecordError, VectorError
 from contracts.records import Cluster, DeadLetter, EncodedKnowledge, Knowledge, KnowledgeRequest
-from contracts.settings import Settings
-from contracts.subjects import split_subject
+from contracts.settings import Collective, Settings
+from contracts.subjects import Kind, split_subject
 from contracts.topics import CLUSTER_KNOWLEDGE, CLUSTERS, DEAD_LETTERS, ENCODINGS, EXTRACTED, IMPORTED, KNOWLEDGE, REQUESTS, Topic
 from extractor.extraction import Extraction, ExtractionFailure, Removal, Said, Subject
 from streams.agents.batches import Output
@@ -90,8 +90,7 @@ class Extract:
             settings, EXTRACTED, publisher, msgspec.msgpack.encode, msgspec.msgpack.Decoder(Subject).decode
         )
         self._states = SubjectTable(self._table)
-        in_clusters = bool(asking and (settings.collective.item_clusters or settings.collective.user_clusters))
-        self._membership = _membership() if in_clusters else None
+        self._membership = _membership(settings.collective) if asking is not None else None
         self.stage = Extraction(settings.extract, scenario, self._states, asking, self._membership)
         self._working = threading.Event()
 
@@ -233,10 +232,15 @@ class Extract:
             member.hold(REQUESTS, held=self._asking.n_waiting >= self._settings.extract.max_waiting)
 
 
-def _membership() -> Membership:
+def _membership(settings: Collective) -> Membership | None:
+    """None where nobody clusters: numpy stays out of the role then."""
+    clusters: dict[Kind, int] = {"item": settings.item_clusters, "user": settings.user_clusters}
+    kinds = [kind for kind, n in clusters.items() if n]
+    if not kinds:
+        return None
     from extractor.membership import Membership
 
-    return Membership()
+    return Membership(kinds)
 
 
 def _topic(subject: str) -> Topic:

@@ -48,6 +48,10 @@ def test_where_no_cluster_of_a_kind_or_space_is_known_yet_nobody_can_say(members
     assert membership.nearest(encoded(PLACES[0], subject="user:u1")) is None
 
 
+def test_whoever_is_of_a_kind_that_is_not_clustered_belongs_nowhere():
+    assert Membership(["item"]).nearest(encoded(PLACES[0], subject="user:u1")) == ""
+
+
 def test_a_cluster_that_is_gone_has_neither_members_nor_a_text(membership):
     membership.said("cluster:item-0", knowledge("cluster:item-0", "collective", 5))
     membership.removed("cluster:item-0")
