@@ -24,8 +24,9 @@ from role_process import DEADLINE_S, role_process, throw_away
 from contracts.records import InteractionEvent, ItemEvent
 from contracts.settings import Settings
 from contracts.topics import INTERACTIONS, ITEMS
+from streams.broker import admin
 from streams.publisher import KafkaPublisher
-from streams.topics import admin, group, n_records, topic_name
+from streams.topics import group, n_records, topic_name
 
 N_USERS, N_ITEMS = 2_000, 500
 START_MS = 1_700_000_000_000

@@ -18,7 +18,8 @@ from contracts.errors import RecordError
 from contracts.records import DeadLetter
 from contracts.settings import Settings
 from contracts.topics import DEAD_LETTERS, Changelog, Topic
-from streams.topics import topic_name, unavailable
+from streams.broker import answering, unavailable
+from streams.topics import topic_name
 
 _FLUSH_S = 60.0
 _KEPT_FUTURES = 10_000  # beyond it, those that succeeded are forgotten before the flush
@@ -79,11 +80,9 @@ class KafkaPublisher:
         with self._lock:
             sent, self._sent = self._sent, []
         end_s = time.monotonic() + _FLUSH_S
-        try:
+        with answering(self._settings):
             for future in sent:
                 future.get(timeout=max(0.0, end_s - time.monotonic()))
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
 
     def close(self) -> None:
         """Flush and let go of the connection."""
@@ -97,15 +96,13 @@ class KafkaPublisher:
 
 
 def _connected(settings: Settings) -> KafkaProducer:
-    try:
+    with answering(settings):
         return KafkaProducer(
             bootstrap_servers=settings.bootstrap_servers,
             linger_ms=5,
             delivery_timeout_ms=120_000,
             bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
         )
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
 
 
 def wall_ms() -> int:

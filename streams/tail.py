@@ -11,16 +11,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 from prometheus_client import Counter
 
 from contracts.codec import Record
 from contracts.errors import RecordError
 from contracts.settings import Settings
 from contracts.topics import Topic
+from streams.broker import answering, open_consumer, unavailable
 from streams.messages import raw_records, record_of
-from streams.topics import topic_name, unavailable
+from streams.topics import topic_name
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +62,10 @@ class Tail:
     ) -> None:
         self._settings = settings
         self._topics = {topic_name(settings, topic): topic for topic in topics}
-        try:
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=settings.bootstrap_servers,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_poll_records=2000,
-                bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
-            )
+        self._consumer = open_consumer(settings)
+        with answering(settings):
             self._partitions = self._assign(from_end, positions or {})
             self._ends: dict[Any, int] = dict(self._consumer.end_offsets(self._partitions))
-        except KafkaError as error:
-            raise unavailable(settings, error) from error
 
     def _assign(self, from_end: Collection[Topic], positions: dict[tuple[str, int], int]) -> list[Any]:
         partitions: list[Any] = []
@@ -100,10 +92,8 @@ class Tail:
         Raises:
             UnavailableError: The broker has gone; polling again may help.
         """
-        try:
+        with answering(self._settings):
             batches = self._consumer.poll(timeout_ms=timeout_ms)
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
         tailed: list[Tailed] = []
         for message in raw_records(batches, self._topics):
             try:

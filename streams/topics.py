@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka import TopicPartition
+from kafka.errors import TopicAlreadyExistsError
 
-from contracts.errors import UnavailableError
 from contracts.settings import Settings
 from contracts.topics import CHANGELOGS, MODELS, TOPICS, Changelog, Topic
+from streams.broker import admin, answering, open_consumer
 
 _HOUR_MS = 3600 * 1000
 _ALL: tuple[Topic | Changelog, ...] = (*TOPICS, *CHANGELOGS)
@@ -25,38 +23,6 @@ def topic_name(settings: Settings, topic: Topic | Changelog) -> str:
 def group(settings: Settings, role: str) -> str:
     """The consumer group of a role (of a faust one: its app id too)."""
     return f"{settings.kafka.prefix}reki-{role}"
-
-
-@contextmanager
-def admin(settings: Settings) -> Iterator[Any]:
-    """An admin client of the broker in force.
-
-    Raises:
-        UnavailableError: The broker does not answer.
-    """
-    try:
-        client = KafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers, bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000)
-        )
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
-    try:
-        yield client
-    except TopicAlreadyExistsError:
-        raise
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
-    finally:
-        client.close()
-
-
-def unavailable(settings: Settings, error: Exception) -> UnavailableError:
-    """The one message for a broker that does not answer."""
-    return UnavailableError(
-        f"no answer from the broker at {settings.bootstrap_servers} ({type(error).__name__}: {error})",
-        wanted="a Kafka broker",
-        todo="start one with `reki up`, or set kafka.bootstrap_servers",
-    )
 
 
 def create_topics(settings: Settings) -> list[str]:
@@ -103,21 +69,15 @@ def missing_topics(settings: Settings) -> list[str]:
 
 def end_offsets(settings: Settings, topics: tuple[Topic, ...]) -> dict[Any, int]:
     """The next offset of every partition of some topics, by TopicPartition."""
+    consumer = open_consumer(settings)
     try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers, bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000)
-        )
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
-    try:
-        partitions = [
-            TopicPartition(topic_name(settings, topic), partition)
-            for topic in topics
-            for partition in sorted(consumer.partitions_for_topic(topic_name(settings, topic)) or ())
-        ]
-        return dict(consumer.end_offsets(partitions)) if partitions else {}
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
+        with answering(settings):
+            partitions = [
+                TopicPartition(topic_name(settings, topic), partition)
+                for topic in topics
+                for partition in sorted(consumer.partitions_for_topic(topic_name(settings, topic)) or ())
+            ]
+            return dict(consumer.end_offsets(partitions)) if partitions else {}
     finally:
         consumer.close()
 

@@ -8,17 +8,27 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 from msgspec.structs import replace
 
 from contracts.records import AugmentedVector, DeadLetter, Impression, Knowledge, ModelManifest, Ranking
 from contracts.settings import Settings
 from contracts.subjects import split_subject
-from contracts.topics import DEAD_LETTERS, IMPRESSIONS, INTERACTIONS, ITEMS, KNOWLEDGE, RANKINGS, VECTORS, Topic
+from contracts.topics import (
+    DEAD_LETTERS,
+    IMPRESSIONS,
+    INTERACTIONS,
+    ITEMS,
+    KNOWLEDGE,
+    PLANNED_ITEMS,
+    PLANNED_USERS,
+    RANKINGS,
+    VECTORS,
+    Topic,
+)
 from extractor.planning import UserState
+from streams.broker import whole_log
 from streams.tail import Tail, Tailed
-from streams.topics import group, unavailable
+from streams.topics import topic_name
 
 PERCENTS: Final = (50, 99)
 
@@ -66,46 +76,16 @@ def dead_letter_reasons(letters: Iterable[DeadLetter], most: int = 5) -> dict[st
     return dict(Counter(f"{letter.topic}: {letter.reason[:160]}" for letter in letters).most_common(most))
 
 
-def table(settings: Settings, role: str, name: str) -> dict[bytes, bytes | None]:
-    """What a role's table comes back as: the last value of every key of its changelog; None for a key that was removed.
-
-    Raises:
-        UnavailableError: The broker does not answer.
-    """
-    topic = f"{group(settings, role)}-{name}-changelog"
-    found: dict[bytes, bytes | None] = {}
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
-        )
-        try:
-            partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-            consumer.assign(partitions)
-            if partitions:
-                consumer.seek_to_beginning(*partitions)
-            ends = consumer.end_offsets(partitions) if partitions else {}
-            while any(consumer.position(partition) < end for partition, end in ends.items()):
-                for messages in consumer.poll(timeout_ms=200).values():
-                    found |= {message.key: message.value for message in messages}
-        finally:
-            consumer.close()
-    except KafkaError as error:
-        raise unavailable(settings, error) from error
-    return found
-
-
 def taken_in(settings: Settings) -> dict[str, int]:
     """What the plan role has in its own state, by topic: items it has seen, and the interactions counted in its users' states.
 
     It counts what it has worked into a state, once however often it was delivered; offsets have no part in it.
     """
-    users = table(settings, "plan", "histories").values()
+    items = {message.key for message in whole_log(settings, topic_name(settings, PLANNED_ITEMS))}
+    users = {message.key: message.value for message in whole_log(settings, topic_name(settings, PLANNED_USERS))}
     return {
-        ITEMS.name: len(table(settings, "plan", "catalogue")),
-        INTERACTIONS.name: sum(UserState.unpack(packed).n_events for packed in users if packed is not None),
+        ITEMS.name: len(items),
+        INTERACTIONS.name: sum(UserState.unpack(packed).n_events for packed in users.values() if packed is not None),
     }
 
 

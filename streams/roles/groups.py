@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
-    KafkaError,
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
 
 from contracts.settings import Settings
 from contracts.topics import Topic
+from streams.broker import answering, open_consumer, unavailable
 from streams.messages import RawRecord, raw_records
-from streams.topics import group, topic_name, unavailable
+from streams.topics import group, topic_name
 
 _METADATA_MS = 10_000  # a leader that did not know a topic shares it out at the next look, not five minutes later
 
@@ -51,32 +51,25 @@ class Group:
     def __init__(self, settings: Settings, role: str, topics: Sequence[Topic], max_records: int = 1000) -> None:
         self._settings = settings
         self._topics = {topic_name(settings, topic): topic for topic in topics}
-        try:
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=settings.bootstrap_servers,
-                group_id=group(settings, role),
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_poll_records=max_records,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=2_000,
-                metadata_max_age_ms=_METADATA_MS,
-                bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
-            )
+        self._listener = _Listener()
+        self._consumer = open_consumer(
+            settings,
+            max_records=max_records,
+            group_id=group(settings, role),
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+            metadata_max_age_ms=_METADATA_MS,
+        )
+        with answering(settings):
             for name in self._topics:  # the group's leader shares out what it knows: ask before it may become that
                 if not self._consumer.partitions_for_topic(name):
                     raise unavailable(settings, LookupError(f"topic {name} is missing: run `reki topics create`"))
-            self._listener = _Listener()
             self._consumer.subscribe(list(self._topics), listener=self._listener)
-        except KafkaError as error:
-            raise unavailable(settings, error) from error
 
     def poll(self, timeout_ms: int = 200) -> list[RawRecord]:
         """The next messages, in the order of each partition."""
-        try:
+        with answering(self._settings):
             batches = self._consumer.poll(timeout_ms=timeout_ms)
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
         return raw_records(batches, self._topics)
 
     def partitions(self) -> set[int]:
@@ -101,18 +94,16 @@ class Group:
 
     def commit(self, offsets: Mapping[tuple[Topic, int], int]) -> bool:
         """Commit next offsets by (topic, partition); False where the partitions went to another member meanwhile."""
-        try:
-            self._consumer.commit(
-                {
-                    TopicPartition(topic_name(self._settings, topic), partition): OffsetAndMetadata(offset, "", -1)
-                    for (topic, partition), offset in offsets.items()
-                }
-            )
-        except (CommitFailedError, RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError):
-            self._listener.was_out = True
-            return False
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
+        named = {
+            TopicPartition(topic_name(self._settings, topic), partition): OffsetAndMetadata(offset, "", -1)
+            for (topic, partition), offset in offsets.items()
+        }
+        with answering(self._settings):
+            try:
+                self._consumer.commit(named)
+            except (CommitFailedError, RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError):
+                self._listener.was_out = True
+                return False
         return True
 
     def close(self) -> None:

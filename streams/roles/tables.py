@@ -12,13 +12,11 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from typing import Generic, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
-
 from contracts.settings import Settings
 from contracts.topics import Changelog
+from streams.broker import whole_log
 from streams.publisher import KafkaPublisher
-from streams.topics import topic_name, unavailable
+from streams.topics import topic_name
 
 log = logging.getLogger(__name__)
 
@@ -110,32 +108,11 @@ class Table(Generic[T]):
         """
         found: dict[int, dict[str, bytes]] = {partition: {} for partition in partitions}
         name = topic_name(self._settings, self._changelog)
-        try:
-            consumer = KafkaConsumer(
-                bootstrap_servers=self._settings.bootstrap_servers,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_poll_records=2000,
-                bootstrap_timeout_ms=int(self._settings.kafka.wait_s * 1000),
-            )
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
-        try:
-            assigned = [TopicPartition(name, partition) for partition in partitions]
-            consumer.assign(assigned)
-            consumer.seek_to_beginning(*assigned)
-            ends = consumer.end_offsets(assigned)
-            while any(consumer.position(one) < ends[one] for one in assigned):
-                for where, messages in consumer.poll(timeout_ms=200).items():
-                    values = found[where.partition]
-                    for message in messages:
-                        if message.value is None:
-                            values.pop(message.key.decode(), None)
-                        else:
-                            values[message.key.decode()] = message.value
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
-        finally:
-            consumer.close()
+        for message in whole_log(self._settings, name, partitions):
+            values = found[message.partition]
+            if message.value is None:
+                values.pop(message.key.decode(), None)
+            else:
+                values[message.key.decode()] = message.value
         self._packed |= found
         log.info("%s: %d entries of partitions %s", name, sum(map(len, found.values())), sorted(partitions))

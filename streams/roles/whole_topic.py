@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 
 from contracts.settings import Settings
 from contracts.topics import Topic
+from streams.broker import answering, open_consumer
 from streams.messages import RawRecord, raw_records
-from streams.topics import topic_name, unavailable
+from streams.topics import topic_name
 
 
 class WholeTopic:
@@ -27,14 +27,8 @@ class WholeTopic:
         self._settings = settings
         name = topic_name(settings, topic)
         self._topics = {name: topic}
-        try:
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=settings.bootstrap_servers,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_poll_records=500,
-                bootstrap_timeout_ms=int(settings.kafka.wait_s * 1000),
-            )
+        self._consumer = open_consumer(settings, max_records=500)
+        with answering(settings):
             partitions = [TopicPartition(name, number) for number in sorted(self._consumer.partitions_for_topic(name) or ())]
             self._consumer.assign(partitions)
             for partition in partitions:
@@ -42,15 +36,11 @@ class WholeTopic:
                     self._consumer.seek(partition, offsets[str(partition.partition)])
                 else:
                     self._consumer.seek_to_beginning(partition)
-        except KafkaError as error:
-            raise unavailable(settings, error) from error
 
     def poll(self, timeout_ms: int = 200) -> list[RawRecord]:
         """The next messages, in the order of each partition."""
-        try:
+        with answering(self._settings):
             batches = self._consumer.poll(timeout_ms=timeout_ms)
-        except KafkaError as error:
-            raise unavailable(self._settings, error) from error
         return raw_records(batches, self._topics)
 
     def close(self) -> None:

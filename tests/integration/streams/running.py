@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from kafka import KafkaConsumer, TopicPartition
 
 from contracts.errors import UnavailableError
 from contracts.ports import VectorStore
@@ -23,6 +22,7 @@ from contracts.records import InteractionEvent, ItemEvent, ModelManifest, RankRe
 from contracts.settings import ENV_PREFIX, Settings, environment_of, load_settings
 from contracts.topics import INTERACTIONS, ITEMS, MODELS, RANK_REQUESTS, Changelog, Topic
 from streams import wiring
+from streams.broker import whole_log
 from streams.embedded.programs import free_port
 from streams.publisher import KafkaPublisher
 from streams.tail import Tail, Tailed
@@ -166,18 +166,7 @@ class Reki:
     def changelog(self, role: str, table: str) -> dict[bytes, bytes]:
         """What a role's table comes back as: the last value of every key of its changelog."""
         name = topic_name(self.settings, Changelog(role, table))
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.settings.bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
-        )
-        partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name))]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        found: dict[bytes, bytes] = {}
-        while any(consumer.position(one) < ends[one] for one in partitions):
-            for messages in consumer.poll(timeout_ms=200).values():
-                found |= {message.key: message.value for message in messages}
-        consumer.close()
+        found: dict[bytes, bytes] = {message.key: message.value for message in whole_log(self.settings, name)}
         return {key: value for key, value in found.items() if value is not None}
 
     def manifests(self) -> list[ModelManifest]:

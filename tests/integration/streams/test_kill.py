@@ -9,10 +9,22 @@ import pytest
 
 from contracts.records import InteractionEvent, RankRequest
 from contracts.roles import ROLES
-from contracts.topics import DEAD_LETTERS, ENCODINGS, IMPRESSIONS, INTERACTIONS, KNOWLEDGE, MODELS, RANKINGS, REQUESTS, VECTORS
+from contracts.topics import (
+    DEAD_LETTERS,
+    ENCODINGS,
+    IMPRESSIONS,
+    INTERACTIONS,
+    ITEMS,
+    KNOWLEDGE,
+    MODELS,
+    RANKINGS,
+    REQUESTS,
+    VECTORS,
+)
 from extractor.planning import UserState
 from integration.streams.running import DAY_MS, START_MS, some_interactions, some_items
 from streams.demo.draining import behind, total
+from streams.demo.reading import taken_in
 from streams.embedded.supervision import HOME_MARK
 from streams.topics import n_records
 from streams.training import train_version
@@ -149,6 +161,7 @@ def test_every_subject_has_its_rows_and_its_vector_on_the_changelog(stream):
 def test_every_interaction_counts_once_in_its_users_state(stream):
     assert stream.n_counted() == dict(stream.n_events)
     assert n_records(stream.reki.settings, INTERACTIONS) == stream.n_events.total()
+    assert taken_in(stream.reki.settings) == {ITEMS.name: stream.n_items, INTERACTIONS.name: stream.n_events.total()}
 
 
 def test_every_request_has_its_ranking(stream):

@@ -70,51 +70,17 @@ def test_a_record_that_was_refused_at_every_delivery_is_one_dead_letter(monkeypa
 
 
 def test_what_plan_has_taken_in_is_counted_in_its_own_state(monkeypatch):
-    tables = {
-        "catalogue": {b"i": b"seen", b"removed": None},
-        "histories": {b"u": UserState(user="u", n_events=3).pack(), b"v": UserState(user="v", n_events=4).pack(), b"gone": None},
+    logs = {
+        "p.plan-items-changelog": [(b"i", b"old"), (b"i", b"new"), (b"removed", b"seen"), (b"removed", None)],
+        "p.plan-users-changelog": [
+            (b"u", UserState(user="u", n_events=2).pack()),
+            (b"v", UserState(user="v", n_events=4).pack()),
+            (b"u", UserState(user="u", n_events=3).pack()),
+            (b"gone", None),
+        ],
     }
-    monkeypatch.setattr(reading, "table", lambda _settings, _role, name: tables[name])
-    assert reading.taken_in(None) == {ITEMS.name: 2, INTERACTIONS.name: 7}
-
-
-class Changelog:
-    """kafka-python's consumer, as far as a table's changelog needs it: two partitions, a batch of one message each poll."""
-
-    def __init__(self, **settings):
-        self.messages = {0: [(b"a", b"1"), (b"b", b"2"), (b"a", None)], 1: [(b"c", b"3"), (b"c", b"4")]}
-        self.at = Counter()
-
-    def partitions_for_topic(self, topic):
-        return {1, 0} if topic == "p.reki-plan-histories-changelog" else None
-
-    def assign(self, partitions):
-        self.partitions = partitions
-
-    def seek_to_beginning(self, *partitions):
-        assert list(partitions) == self.partitions
-
-    def end_offsets(self, partitions):
-        return {one: len(self.messages[one.partition]) for one in partitions}
-
-    def position(self, one):
-        return self.at[one]
-
-    def poll(self, timeout_ms):
-        one = next(one for one, end in self.end_offsets(self.partitions).items() if self.at[one] < end)
-        key, value = self.messages[one.partition][self.at[one]]
-        self.at[one] += 1
-        return {one: [SimpleNamespace(key=key, value=value)]}
-
-    def close(self):
-        pass
-
-
-def test_a_table_is_the_last_value_of_each_key_of_its_changelog(monkeypatch):
-    monkeypatch.setattr(reading, "KafkaConsumer", Changelog)
-    settings = Settings(kafka={"bootstrap_servers": "b:9092", "prefix": "p."})
-    assert reading.table(settings, "plan", "histories") == {b"a": None, b"b": b"2", b"c": b"4"}
-    assert reading.table(settings, "plan", "never-written") == {}
+    monkeypatch.setattr(reading, "whole_log", lambda _, topic: (SimpleNamespace(key=k, value=v) for k, v in logs[topic]))
+    assert reading.taken_in(Settings(kafka={"prefix": "p."})) == {ITEMS.name: 2, INTERACTIONS.name: 7}
 
 
 def test_what_data_says_is_printed_as_it_is_and_not_taken_for_mark_up(capsys):
