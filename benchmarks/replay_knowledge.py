@@ -31,6 +31,7 @@ from scipy.stats import spearmanr
 
 from contracts.records import InteractionEvent, Knowledge, KnowledgeRequest
 from contracts.settings import Collective, Extract, Plan, Settings
+from contracts.subjects import split_subject
 from contracts.topics import CLUSTER_KNOWLEDGE, DEAD_LETTERS, KNOWLEDGE, REQUESTS
 from streams.datasets.movielens import MovieLens
 from streams.embedded.programs import free_port
@@ -44,6 +45,15 @@ if TYPE_CHECKING:
 STEP = 20_000  # interactions between two looks
 CALM_S = 15.0  # without an answer and without a waiting request: the run is over
 DEADLINE_S = 1_800
+_HEAD = (
+    "up to",
+    "requests by reason",
+    "what was said, by tier",
+    "tokens in and out",
+    "of these from the prefix cache",
+    "saved by kept answers",
+    "waiting",
+)
 _FEW = 3  # answers: no order to speak of
 _LINE = re.compile(r"^(?P<name>\w+?)(_total)?(\{(?P<labels>[^}]*)\})? (?P<value>[\d.e+-]+)$")
 
@@ -81,6 +91,7 @@ class Look:
             "requests": part(now, self._before, "reki_planned"),
             "extractions": part(now, self._before, "reki_extractions"),
             "tokens": part(now, self._before, "reki_llm_tokens"),
+            "cached_tokens": part(now, self._before, "reki_llm_cached_tokens"),
             "saved_requests": part(now, self._before, "reki_llm_saved_requests"),
             "saved_tokens": part(now, self._before, "reki_llm_saved_tokens"),
             "clusters_asked": part(now, self._before, "reki_cluster_requests"),
@@ -167,9 +178,23 @@ def checks(settings: Settings, back_ms: int) -> dict[str, Any]:
         "requests": len(requests),
         "last_request_unanswered": len(missing),
         "dead_letters": len(letters),
+        "never_asked": _never_asked([one.record for one in requests], [one.record for one in answers]),
         "served_in_the_end": dict(tiers),
         "priority_against_order_after_the_outage": _order(requests, answers, back_ms),
     }
+
+
+def _never_asked(requests: list[KnowledgeRequest], answers: list[Knowledge]) -> dict[str, int]:
+    """Requests that a newer one about the same subject replaced before their turn, and what they would have cost."""
+    spent: dict[tuple[str, int], int] = {
+        (one.subject, one.as_of_ms): one.tokens_in + (one.tokens_out or 0) for one in answers if one.tokens_in is not None
+    }
+    by_kind: dict[str, list[int]] = {}
+    for (subject, _), n_tokens in spent.items():
+        by_kind.setdefault(split_subject(subject)[0], []).append(n_tokens)
+    replaced = [split_subject(one.subject)[0] for one in requests if (one.subject, one.as_of_ms) not in spent]
+    typical = {kind: sum(found) / len(found) for kind, found in by_kind.items()}
+    return {"requests": len(replaced), "tokens": round(sum(typical.get(kind, 0) for kind in replaced))}
 
 
 def _answered(asked: KnowledgeRequest, answer: Knowledge | None) -> bool:
@@ -195,12 +220,14 @@ def markdown(line: dict[str, Any]) -> str:
     given, checks_ = line["settings"], line["checks"]
     rows = [
         f"| {row['events']:,} | {_words(row['requests'], row['n'])} | {_words(row['extractions'], row['n'])} | "
-        f"{_words(_tokens(row['tokens']), row['n'])} | {_words(row['saved_tokens'], row['n'])} | {row['waiting']:,} |"
+        f"{_words(_tokens(row['tokens']), row['n'])} | {_words(_cached(row['cached_tokens']), row['n'])} | "
+        f"{_words(row['saved_tokens'], row['n']) or '0'} | {row['waiting']:,} |"
         for row in line["rows"]
     ]
     served = sum(checks_["served_in_the_end"].values())
     tiers = ", ".join(f"{tier} {n:,} ({n / served:.1%})" for tier, n in sorted(checks_["served_in_the_end"].items()))
     order = checks_["priority_against_order_after_the_outage"]
+    never = checks_["never_asked"]
     cpu, n, missing = line["machine"]["cpu"], line["interactions"], checks_["last_request_unanswered"]
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
     return f"""# A replay with planning, extraction and clusters on
@@ -216,13 +243,15 @@ characters / 4. The model server was killed at interaction {int(given["outage_at
 
 Per 1,000 interactions (the last row: after the stream, in all):
 
-| up to | requests by reason | what became of them | tokens by tier | tokens saved | waiting |
-|---|---|---|---|---|---|
+| {" | ".join(_HEAD)} |
+|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 * {checks_["subjects"]:,} subjects, {checks_["requests"]:,} requests, {checks_["dead_letters"]} dead letters.
 * **Subjects whose last request has no answer: {missing}.**
-* Served in the end: {tiers}.
+* {never["requests"]:,} requests were never asked, because a newer one about the same subject came before their turn:
+  some {never["tokens"]:,} tokens.
+* Served in the end (clusters themselves are among the collective ones): {tiers}.
 * Rank correlation of priority with the order of answers after the outage: {order.get("spearman")} over {order["n"]:,} answers.
   -1 is strictly by priority; what is under way at once, and what becomes urgent meanwhile, keeps it above that.
 """
@@ -236,10 +265,14 @@ def _tokens(tokens: dict[str, int]) -> dict[str, int]:
     return dict(found)
 
 
+def _cached(tokens: dict[str, int]) -> dict[str, int]:
+    return {"": sum(tokens.values())} if tokens else {}
+
+
 def _words(counts: dict[str, int], n_events: int) -> str:
     """Counts per 1,000 interactions; as they are where there were none."""
     per = n_events / 1_000 or 1
-    return ", ".join(f"{name or 'all'} {n / per:,.0f}" for name, n in sorted(counts.items(), key=lambda one: -one[1]))
+    return ", ".join(f"{name} {n / per:,.0f}".strip() for name, n in sorted(counts.items(), key=lambda one: -one[1]))
 
 
 def main() -> None:

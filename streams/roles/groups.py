@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka.coordinator.base import MemberState
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -68,9 +69,19 @@ class Group:
 
     def poll(self, timeout_ms: int = 200) -> list[RawRecord]:
         """The next messages, in the order of each partition."""
+        self._end_joining()
         with answering(self._settings):
             batches = self._consumer.poll(timeout_ms=timeout_ms)
         return raw_records(batches, self._topics)
+
+    def _end_joining(self) -> None:
+        """Have a join that a poll began and did not wait for be taken up by the next one.
+
+        kafka-python 3.0.12 forgets it where a change of the topics' metadata had set it off: it then takes the member for joined,
+        which reads nothing, sends no heartbeats, and is taken for dead. No public method asks for a join.
+        """
+        if self._consumer.group_metadata().state is MemberState.REBALANCING:
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 - see above
 
     def partitions(self) -> set[int]:
         """The partition numbers that are this member's now."""
