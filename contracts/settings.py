@@ -71,7 +71,7 @@ class Plan(Section):
         10, description="K: new interactions of a user before knowledge is asked for again"
     )
     history: Positive = Field(30, description="interactions kept per user for prompts")
-    batch: Positive = Field(500, description="events taken at once")
+    batch: Positive = Field(2000, description="events taken at once")
     min_gap_s: Annotated[float, Field(ge=0)] = Field(
         5, description="two requests about one user are at least so far apart (broker's time); what falls due earlier waits"
     )
