@@ -219,7 +219,7 @@ def markdown(line: dict[str, Any]) -> str:
     """The run as a page."""
     given, checks_ = line["settings"], line["checks"]
     rows = [
-        f"| {row['events']:,} | {_words(row['requests'], row['n'])} | {_words(row['extractions'], row['n'])} | "
+        f"| {row['events']:,} | {_words(row['requests'], row['n'])} | {_words(_said(row['extractions']), row['n'])} | "
         f"{_words(_tokens(row['tokens']), row['n'])} | {_words(_cached(row['cached_tokens']), row['n'])} | "
         f"{_words(row['saved_tokens'], row['n']) or '0'} | {row['waiting']:,} |"
         for row in line["rows"]
@@ -263,6 +263,10 @@ def _tokens(tokens: dict[str, int]) -> dict[str, int]:
     for key, n in tokens.items():
         found[key.partition(",")[2].replace(",", " ")] += n
     return dict(found)
+
+
+def _said(extractions: dict[str, int]) -> dict[str, int]:
+    return {"by the model" if what == "made" else what: n for what, n in extractions.items()}
 
 
 def _cached(tokens: dict[str, int]) -> dict[str, int]:
