@@ -264,7 +264,7 @@ def _unavailable(uri: str, error: Exception) -> UnavailableError:
     return UnavailableError(
         f"no answer from Milvus at {uri} ({reason})",
         wanted="a running Milvus server",
-        todo="start it or mend milvus.uri; it is tried again",
+        todo="start it or mend milvus.uri",
     )
 
 
