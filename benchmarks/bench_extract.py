@@ -26,9 +26,10 @@ from contracts.settings import Extract
 from extractor.asking import Asking
 from extractor.backends.openai import OpenAIBackend
 from extractor.chat import request_body
-from extractor.extraction import Extraction, Subject
+from extractor.extraction import Extraction
 from extractor.prompts import build_prompt
 from extractor.scenario import load_scenario
+from extractor.subject_state import Subject
 from streams.embedded.programs import free_port
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ class Asking:
     def _arrive(self, request: KnowledgeRequest) -> None:
         try:
             kept = self._backend.known(request)
-        except Exception:  # noqa: BLE001 asking raises it again, and tells whoever asked
+        except Exception:  # noqa: BLE001 - of a callback nobody would hear: `_ask` meets it again, and tells whoever asked
             kept = None
         if kept is not None:
             self._newest.pop(request.subject, None)

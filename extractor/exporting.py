@@ -26,9 +26,9 @@ from contracts.errors import RecordError
 from contracts.precedence import TIER_RANK, supersedes
 from contracts.records import ItemEvent, Knowledge, KnowledgeRequest
 from contracts.subjects import item_subject, split_subject
-from extractor.extraction import usable_import
 from extractor.planning import ItemPlanner
 from extractor.prompts import Prompt, build_prompt
+from extractor.subject_state import usable_import
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -1,6 +1,6 @@
 """The extract stage: who is asked, what stands in until the answer is there, and which answer counts. One call per event.
 
-A subject is in one of three states, all in its `Subject`:
+A subject is in one of three states, all in its `Subject` (`extractor.subject_state`):
 
     waiting            asked is in the queue; what stands is of an earlier request, of a tier below, or nothing
     served from below  the language model is not asked (`extract.individual`), or its answer could not be used
@@ -23,9 +23,9 @@ import msgspec
 from contracts.errors import AnswerError, RecordError
 from contracts.precedence import supersedes
 from contracts.records import EncodedKnowledge, Knowledge, KnowledgeRequest, Tier
-from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError
 from extractor.backends.attributes import AttributesBackend
+from extractor.subject_state import Subject, dated, has_text, is_cluster, standing, usable_import
 
 if TYPE_CHECKING:
     from contracts.settings import Extract
@@ -34,30 +34,6 @@ if TYPE_CHECKING:
 
 _MAX_UNPLACED: Final = 50_000  # vectors of 1.5 kB
 _MAX_REMOVED: Final = 10_000  # far more than are under way at once
-
-Standing = tuple[Tier, int, str]
-"""What decides between two answers about one subject: tier, as_of_ms, source_hash (`contracts.precedence`)."""
-
-
-def standing(made: Knowledge) -> Standing:
-    """What decides about an answer."""
-    return made.tier, made.as_of_ms, made.source_hash
-
-
-class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What extraction keeps of a subject.
-
-    ``asked`` is its last request, from ``offset`` of its partition, with its text only as long as a better answer than what
-    stands may need it. ``said`` is the summary of what stands where a language model wrote it, for the next update.
-    """
-
-    imported: Knowledge | None = None
-    asked: KnowledgeRequest | None = None
-    offset: int = -1
-    waiting: bool = False
-    stands: Standing | None = None
-    said: str = ""
-    cluster: str = ""
 
 
 class States(Protocol):
@@ -115,19 +91,6 @@ class Removal:
 Said = Knowledge | Removal | ExtractionFailure
 
 
-def usable_import(request: KnowledgeRequest, imported: Knowledge) -> bool:
-    """Whether imported knowledge answers this request.
-
-    A user's must not have seen anything later than the request (leak guard). An item's must be about this very content, or not
-    say what it was made from.
-    """
-    if imported.subject != request.subject:
-        return False
-    if split_subject(request.subject)[0] == "user":
-        return imported.as_of_ms <= request.as_of_ms
-    return imported.source_hash in {"", request.source_hash}
-
-
 class Extraction:
     """The stage.
 
@@ -154,9 +117,8 @@ class Extraction:
         self._states = states
         self._queue = queue
         self._clusters = clusters
-        self._late: dict[
-            str, float
-        ] = {}  # who may need a stand-in, and when (s): in the order of time, since all wait equally long
+        # who may need a stand-in, and when (s): in the order of time, since all wait equally long
+        self._late: dict[str, float] = {}
         self._members: defaultdict[str, set[str]] = defaultdict(set)  # by cluster
         self._unplaced: dict[str, EncodedKnowledge] = {}  # until clusters of their kind and space are known
         self._removed: dict[str, None] = {}  # while they waited: an answer may still come
@@ -168,7 +130,7 @@ class Extraction:
             RecordError: The language model is not asked, and there is nothing to take from the request's attributes.
         """
         subject, before = request.subject, self._states.get(request.subject) or Subject()
-        request = _dated(request, offset, before)
+        request = dated(request, offset, before)
         state = msgspec.structs.replace(before, asked=request, offset=offset)
         imported = before.imported
         if imported is not None and usable_import(request, imported) and self._improves(state, imported):
@@ -180,7 +142,7 @@ class Extraction:
             return self._keep(subject, self._answered(subject, state))
         if self._queue is None:
             return self._without_a_model(subject, self._answered(subject, state), request)
-        if not (self._settings.individual or _is_cluster(subject)):
+        if not (self._settings.individual or is_cluster(subject)):
             self.n_spared += 1
             return self._say_from_below(subject, self._answered(subject, state))
         self._ask(subject, msgspec.structs.replace(state, waiting=True), now_s)
@@ -254,7 +216,7 @@ class Extraction:
         """Where a subject's own text is among the vectors: its cluster may say more of it."""
         state = self._states.get(encoded.subject)
         self._unplaced.pop(encoded.subject, None)
-        if self._clusters is None or state is None or encoded.tier != "attributes" or not _has_text(state):
+        if self._clusters is None or state is None or encoded.tier != "attributes" or not has_text(state):
             return []
         cluster = self._clusters.nearest(encoded)
         if cluster is None:
@@ -281,7 +243,7 @@ class Extraction:
         said: list[Said] = []
         for subject in [*self._members[cluster]]:
             state = self._states.get(subject)
-            if state is not None and _has_text(state):
+            if state is not None and has_text(state):
                 said += self._from_below(subject, state)
         return said
 
@@ -295,7 +257,7 @@ class Extraction:
         if state.waiting and self._queue is not None:
             self._ask(subject, state, now_s)
         with suppress(RecordError):
-            if state.cluster and _has_text(state) and (made := self._below(state)) is not None:
+            if state.cluster and has_text(state) and (made := self._below(state)) is not None:
                 return self._say(subject, state, made)
         return []
 
@@ -305,7 +267,7 @@ class Extraction:
 
     def _tier(self, subject: str) -> Tier:
         """The tier of the best answer that can be had."""
-        if _is_cluster(subject):
+        if is_cluster(subject):
             return "collective"
         return "attributes" if self._queue is None else "individual"
 
@@ -313,7 +275,7 @@ class Extraction:
         return supersedes(answer.subject, standing(answer), state.stands)
 
     def _without_a_model(self, subject: str, state: Subject, request: KnowledgeRequest) -> list[Said]:
-        if _is_cluster(subject):
+        if is_cluster(subject):
             self.counts["no language model"] += 1  # an import may answer it
             return self._keep(subject, state)
         self.counts["made"] += 1
@@ -328,7 +290,7 @@ class Extraction:
         self._states.put(subject, state)
         self._queue.ask(request)
         self._late.pop(subject, None)
-        if not _is_cluster(subject):
+        if not is_cluster(subject):
             self._late[subject] = now_s + self._settings.stand_in_after_s
 
     def _from_below(self, subject: str, state: Subject, *, counted: bool = False) -> list[Said]:
@@ -339,7 +301,7 @@ class Extraction:
             return self._keep(subject, state)
 
     def _say_from_below(self, subject: str, state: Subject, *, counted: bool = False) -> list[Said]:
-        made = None if _is_cluster(subject) else self._below(state)
+        made = None if is_cluster(subject) else self._below(state)
         if made is None:
             return self._keep(subject, state)
         if not counted:
@@ -388,23 +350,3 @@ class Extraction:
         self._late.pop(subject, None)
         if self._queue is not None:
             self._queue.forget(subject)
-
-
-def _dated(request: KnowledgeRequest, offset: int, before: Subject) -> KnowledgeRequest:
-    """A request about changed content, dated after what stands.
-
-    A cluster's text bears the date at which the cluster was asked about, and the change may have lain on Kafka until after that.
-    """
-    if before.stands is None or before.stands[0] != "collective" or offset < before.offset:
-        return request
-    if split_subject(request.subject)[0] != "item" or request.source_hash == before.stands[2]:
-        return request
-    return msgspec.structs.replace(request, as_of_ms=max(request.as_of_ms, before.stands[1] + 1))
-
-
-def _is_cluster(subject: str) -> bool:
-    return split_subject(subject)[0] == "cluster"
-
-
-def _has_text(state: Subject) -> bool:
-    return state.asked is not None and (state.asked.item is not None or bool(state.asked.history))

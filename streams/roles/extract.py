@@ -23,12 +23,13 @@ from contracts.records import Cluster, DeadLetter, EncodedKnowledge, Knowledge, 
 from contracts.settings import Collective, Settings
 from contracts.subjects import Kind, split_subject
 from contracts.topics import CLUSTER_KNOWLEDGE, CLUSTERS, DEAD_LETTERS, ENCODINGS, EXTRACTED, IMPORTED, KNOWLEDGE, REQUESTS, Topic
-from extractor.extraction import Extraction, ExtractionFailure, Removal, Said, Subject
+from extractor.extraction import Extraction, ExtractionFailure, Removal, Said
+from extractor.subject_state import Subject
 from streams.agents.batches import Output
 from streams.edge import Admitted, read
 from streams.messages import RawRecord
 from streams.publisher import KafkaPublisher, wall_ms
-from streams.retrying import holding
+from streams.retrying import retrying_until
 from streams.roles.groups import Group
 from streams.roles.steps import Steps
 from streams.roles.tables import Table
@@ -112,7 +113,7 @@ class Extract:
                 steps.add(self._read(clusters, stop, 50))
             member = opened.enter_context(Group(self._settings, "extract", topics, _BATCH))
             while not stop.is_set():
-                messages = holding(stop)(member.poll, _POLL_MS)
+                messages = retrying_until(stop)(member.poll, _POLL_MS)
                 steps.follow(member, lambda partition: steps.add(self._arrived(partition)), self._gone)
                 if member.partitions():
                     self._working.set()
@@ -168,7 +169,7 @@ class Extract:
         assert self._membership is not None
         outputs: list[Output] = []
         moved = False
-        for one in holding(stop)(clusters.poll, wait_ms):
+        for one in retrying_until(stop)(clusters.poll, wait_ms):
             if isinstance(one.record, Cluster):
                 moved |= self._moved(one.record)
             elif one.topic is CLUSTERS:

@@ -18,7 +18,7 @@ from contracts.settings import Settings
 from contracts.topics import ENCODINGS, INTERACTIONS, ITEMS, PLANNED_ITEMS, PLANNED_USERS
 from extractor.planning import ItemPlanner, UserPlanner, UserState
 from streams.publisher import KafkaPublisher, wall_ms
-from streams.retrying import holding
+from streams.retrying import retrying_until
 from streams.roles.groups import Group
 from streams.roles.planning import Planning
 from streams.roles.steps import Steps
@@ -71,7 +71,7 @@ class Plan:
             encodings = opened.enter_context(Tail(self._settings, [ENCODINGS])) if self._drift is not None else None
             member = opened.enter_context(Group(self._settings, "plan", [ITEMS, INTERACTIONS], self._settings.plan.batch))
             while not stop.is_set():
-                messages = holding(stop)(member.poll, 100)
+                messages = retrying_until(stop)(member.poll, 100)
                 steps.follow(member, self.stage.arrived)
                 if member.partitions():
                     self._working.set()
@@ -85,7 +85,7 @@ class Plan:
 
     def _read(self, tail: Tail, stop: threading.Event, wait_ms: int = 0) -> None:
         for _ in range(_POLLS):
-            batch = holding(stop)(tail.poll, wait_ms)
+            batch = retrying_until(stop)(tail.poll, wait_ms)
             if not batch:
                 return
             for one in batch:

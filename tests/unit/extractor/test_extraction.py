@@ -10,7 +10,8 @@ from contracts.subjects import split_subject
 from extractor.answers import RejectedAnswerError
 from extractor.asking import Answer
 from extractor.backends.attributes import AttributesBackend
-from extractor.extraction import Extraction, ExtractionFailure, Removal, Subject, usable_import
+from extractor.extraction import Extraction, ExtractionFailure, Removal
+from extractor.subject_state import Subject, usable_import
 
 
 class FakeStates(dict):

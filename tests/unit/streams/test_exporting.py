@@ -16,9 +16,9 @@ from contracts.topics import CLUSTER_KNOWLEDGE, IMPORTED, ITEMS, KNOWLEDGE, REQU
 from extractor.batch_file import BadAnswer, read_answers
 from extractor.chat import request_body
 from extractor.exporting import OpenQuestions
-from extractor.extraction import usable_import
 from extractor.planning import ItemPlanner, content_hash, history_hash
 from extractor.prompts import build_prompt, prompt_version
+from extractor.subject_state import usable_import
 from fakes.batch_server import answer_batch, content_of
 from streams import exporting
 from streams.cli.main import cli
